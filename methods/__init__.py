@@ -10,13 +10,13 @@ _HOME = {
     "Confusion": "methods.confusion",
     "GMM": "methods.gmm",
     "HighestLoss": "methods.highest_loss",
-    "InvalidInput": "methods.contract",
+    "InvalidInput": "methods.errors",
     "ModelOutputs": "methods.contract",
     "RandomSlices": "methods.random_slices",
     "SliceDiscoveryMethod": "methods.contract",
     "Slices": "methods.contract",
     "Spotlight": "methods.spotlight",
-    "Unsupported": "methods.contract",
+    "Unsupported": "methods.errors",
 }
 __all__ = sorted(_HOME)
 

@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from methods.errors import InvalidInput as InvalidInput
+from methods.errors import Unsupported as Unsupported
+
 BLOCK_ROWS = 65_536  # finiteness is checked by blocks of rows: a memory-mapped array is never copied whole
-
-
-class InvalidInput(ValueError):
-    """What the user gave cannot be used; the message says what, where and what was expected."""
-
-
-class Unsupported(InvalidInput):
-    """The method needs something that this problem does not have."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ def check_ranges(settings: Any) -> None:
     >>> check_ranges(Settings(0.0))
     Traceback (most recent call last):
     ...
-    methods.contract.InvalidInput: share is 0.0, expected above 0 and at most 1
+    methods.errors.InvalidInput: share is 0.0, expected above 0 and at most 1
     """
     for field in fields(settings):
         rules = {key: bound for key, bound in field.metadata.items() if key in RULES}

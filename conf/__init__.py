@@ -1,0 +1,1 @@
+"""Names and numbers only, no logic."""

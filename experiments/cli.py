@@ -1,0 +1,176 @@
+"""The command line: `slicebench VERB`. Heavy imports wait until a verb needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    help="Benchmark slice discovery methods, and rerun the experiments of two papers.\n\n"
+    "Exit codes: 0 all is well, 2 the input cannot be used, 1 anything else went wrong, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print json.")]
+Folder = Annotated[Path, typer.Argument(help="A folder of runs, such as outputs or outputs/demo.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@contextmanager
+def explained(debug: bool = False) -> Iterator[None]:
+    """One line instead of a traceback where the user can do something about it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        from experiments.errors import explanation
+
+        reason = explanation(error)
+        if debug or reason is None:
+            raise
+        typer.echo(f"slicebench: {reason}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="datasets, models, embeddings, methods ...; all by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What there is to choose from, one line each."""
+    import json
+
+    from experiments.listing import GROUPS, items
+    from methods.errors import unknown_name
+
+    if kind is not None and kind not in GROUPS:
+        typer.echo(f"slicebench: {unknown_name(f'no list is called {kind!r}', kind, GROUPS)}", err=True)
+        raise typer.Exit(USER_ERROR)
+    kinds = [kind] if kind else list(GROUPS)
+    if as_json:
+        found = {k: items(k) for k in kinds}
+        typer.echo(json.dumps(found[kind] if kind else found, indent=2))
+        return
+    for k in kinds:
+        if not kind:
+            typer.echo(f"{k}:")
+        for item in items(k):
+            typer.echo(f"{'' if kind else '  '}{item['name']:<18} {item['summary']}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show stages and what is cached; compute nothing.")
+    ] = False,
+    import_path: Annotated[
+        list[Path] | None, typer.Option(help="A folder with a module of yours, for method._target_=my_module.MyMethod.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """One run, or a sweep: overrides such as method=gmm dataset.slice_size=30 seeds.method=1, in Hydra's syntax.
+
+    --multirun method=gmm,spotlight seeds.method=0,1,2 runs all combinations; experiment=demo runs a prepared one;
+    --config-dir DIR adds configs of your own; --cfg job prints the composed config. A finished run is skipped, an
+    unfinished one goes on where it stopped.
+    """
+    for folder in import_path or []:
+        _importable(folder)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed by Hydra
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # else a folder `conf` here would hide ours from worker processes
+    sys.argv = ["slicebench", *context.args]
+    with explained(debug):
+        import hydra
+
+        if dry_run:
+            from experiments.plan import plan as task
+        else:
+            from experiments.run import run as task
+        # the plain function: a decorated one is pickled by value, and its module never imported in a worker
+        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
+
+
+def _importable(folder: Path) -> None:
+    if not folder.is_dir():
+        typer.echo(f"slicebench: --import-path {folder} is no folder", err=True)
+        raise typer.Exit(USER_ERROR)
+    path = str(folder.resolve())
+    sys.path.insert(0, path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
+
+
+@app.command()
+def status(folder: Folder = Path("outputs"), as_json: AsJson = False, debug: Debug = False) -> None:
+    """How far each run is: done, running, failed or killed. Exit code 0 only where all are done or running."""
+    with explained(debug):
+        from experiments.status import show_status
+
+        ok = show_status(folder, as_json)
+    raise typer.Exit(0 if ok else FAILURE)
+
+
+@app.command()
+def collect(
+    folder: Folder = Path("outputs"),
+    confidence: Annotated[float | None, typer.Option(help="Of the intervals; as the runs have it by default.")] = None,
+    resamples: Annotated[int | None, typer.Option(help="Of the bootstrap; as the runs have it by default.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """All scores below a folder in one file, and a leaderboard with intervals."""
+    with explained(debug):
+        from experiments.collect import collect as collect_runs
+
+        collect_runs(folder, confidence, resamples, as_json)
+
+
+@app.command()
+def check(
+    overrides: Annotated[list[str] | None, typer.Argument(help="dataset=NAME, to look at one only.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """What is on this machine: data, GPU, accounts, versions."""
+    with explained(debug):
+        from experiments.check import show_check
+
+        ok = show_check(overrides or [], as_json)
+    raise typer.Exit(0 if ok else FAILURE)
+
+
+@app.command()
+def cache(
+    prune: Annotated[float | None, typer.Option(metavar="DAYS", help="Remove what was written so long ago.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Size of the cached stages."""
+    with explained(debug):
+        from experiments.cache_report import show_cache
+
+        show_cache(prune, as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Gather the scores of many runs: one table, one leaderboard. `slicebench collect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.console import say
+from experiments.files import write_atomically, write_parquet, write_text
+from experiments.leaderboard import Bootstrap, compare, differences, leaderboard
+from experiments.runs import Run, check_unchanged, find_runs
+from experiments.tables import PRINTED, markdown, print_leaderboard
+from methods.errors import InvalidInput
+
+
+def collect(folder: Path, confidence: float | None, resamples: int | None, as_json: bool) -> None:
+    """Write `scores.parquet`, `leaderboard.csv`, `leaderboard.md`, `differences.csv`; print the leaderboard.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is no finished run, or a run folder was changed by hand.
+    """
+    runs = find_runs(folder)
+    done = [run for run in runs if run.state == "done"]
+    if not done:
+        raise InvalidInput(f"{folder} holds no finished run ({len(runs)} unfinished): `slicebench status {folder}`")
+    for run in done:
+        check_unchanged(run)
+    bootstrap = _bootstrap(done, confidence, resamples)
+    scores = _scores(done)
+    board = leaderboard(scores, bootstrap)
+    pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
+    comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
+    out = folder / "collected"
+    write_parquet(out / "scores.parquet", scores)
+    write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
+    write_atomically(out / "differences.csv", lambda file: pairs.to_csv(file, index=False))
+    write_text(out / "leaderboard.md", markdown(board, comparisons, bootstrap))
+    if as_json:
+        print(board.to_json(orient="records", indent=2))
+    else:
+        print_leaderboard(board, comparisons, bootstrap)
+        print(f"results: {out}")
+    _say_what_is_missing(runs)
+
+
+def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | None) -> Bootstrap:
+    """As asked for, else as the runs' settings have it (the most careful ones, where they differ)."""
+    settings = [run.content["definition"]["evaluation"] for run in runs]
+    chosen = Bootstrap(
+        confidence if confidence is not None else max(s["confidence"] for s in settings),
+        resamples if resamples is not None else max(s["resamples"] for s in settings),
+    )
+    if not 0 < chosen.confidence < 1 or chosen.resamples < 1:
+        raise InvalidInput("expected a confidence between 0 and 1, both excluded, and at least 1 resample")
+    return chosen
+
+
+def _scores(runs: Sequence[Run]) -> pd.DataFrame:
+    """All scores; runs that differ in more than names and seeds tell are kept apart by their variant."""
+    frames = [pd.read_parquet(run.folder / "scores.parquet") for run in runs]
+    names = ("dataset", "model", "embedding", "corruption", "method", "variant")
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, frame in enumerate(frames):
+        alike.setdefault(tuple(str(frame[name].iloc[0]) for name in names), []).append(index)
+    for identity, indices in alike.items():
+        details = [_details(runs[index]) for index in indices]
+        differing = [d for d in sorted(set().union(*details)) if len({x.get(d) for x in details}) > 1]
+        for index, detail in zip(indices, details, strict=True):
+            if differing:
+                suffix = " ".join(f"{name}={detail.get(name)}" for name in differing)
+                frames[index]["variant"] = (frames[index]["variant"] + " " + suffix).str.strip()
+        if differing:
+            say(f"{identity[4]}: runs that differ in {', '.join(differing)} are shown as different rows")
+    return pd.concat(frames, ignore_index=True)
+
+
+def _details(run: Run) -> dict[str, str]:
+    """What defines a run beside its names and its seeds, flattened: versions of the code, splits, protocols ..."""
+    definition = run.content["definition"]
+    groups = ("dataset", "model", "embedding", "method", "corruption", "evaluation", "versions")
+    return {f"{g}.{name}": json.dumps(value) for g in groups for name, value in definition[g].items()}
+
+
+def _say_what_is_missing(runs: Sequence[Run]) -> None:
+    missing = [run for run in runs if run.state != "done"]
+    if missing:
+        say(f"not in the table: {', '.join(f'{run.name} ({run.state})' for run in missing)}")

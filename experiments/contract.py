@@ -1,0 +1,236 @@
+"""What flows through the pipeline: data sets, models under audit, problems."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from methods.contract import InvalidInput, ModelOutputs, check_example_ids, check_labels, check_tensor
+
+Modality = Literal["image", "text", "text_pair", "table", "series"]
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a data set; examples are read when they are asked for.
+
+    Parameters
+    ----------
+    example_ids : tuple of str, length n
+        At least one, strictly increasing.
+    examples : sequence, length n
+        `PIL.Image`, `str`, `(str, str)` or float32 tensor, after the data set's modality; may be lazy.
+    labels : Tensor, shape (n,), int64, optional
+    attributes : pandas.DataFrame, n rows
+        Indexed by example id: subclass, age, genre ... What a data set knows beside the label.
+    paths : tuple of str, length n, optional
+        Of each example's file, relative to the data root.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the field, the first bad row where there is one, and what was expected.
+    """
+
+    example_ids: tuple[str, ...]
+    examples: Sequence[Any]
+    labels: Tensor | None
+    attributes: pd.DataFrame
+    paths: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_example_ids(self.example_ids)
+        n = len(self.example_ids)
+        for name in ("examples", "paths"):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise InvalidInput(f"{name} has {len(values)} rows, example_ids has {n}")
+        if self.labels is not None:
+            check_tensor("labels", self.labels, self.example_ids, torch.int64, n_dims=1)
+        if tuple(self.attributes.index) != self.example_ids:
+            raise InvalidInput("attributes has another index than example_ids: expected one row an example, in order")
+
+    @property
+    def n_examples(self) -> int:
+        return len(self.example_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set, divided into splits.
+
+    Parameters
+    ----------
+    name : str
+    modality : {"image", "text", "text_pair", "table", "series"}
+    class_names : tuple of str, length c
+        At least two, distinct; label i is class_names[i].
+    splits : mapping from {"train", "validation", "test"} to Split
+        The splits that exist; no example is in two of them.
+    fingerprint : str
+        Of the content: it changes when any example, label or attribute does.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the field, the first bad row where there is one, and what was expected.
+    """
+
+    name: str
+    modality: Modality
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
+            raise InvalidInput(f"class_names is {self.class_names}, expected at least two distinct names")
+        if not self.splits or not set(self.splits) <= set(SPLITS):
+            raise InvalidInput(f"splits are {', '.join(self.splits) or 'none'}, expected some of {', '.join(SPLITS)}")
+        home: dict[str, str] = {}
+        for name, split in self.splits.items():
+            if split.labels is not None:
+                check_labels(split.labels, split.example_ids, len(self.class_names))
+            twice = next((i for i in split.example_ids if i in home), None)
+            if twice is not None:
+                raise InvalidInput(f"example {twice!r} is in the splits {home[twice]} and {name}, expected one")
+            home.update(dict.fromkeys(split.example_ids, name))
+
+    def split(self, name: str) -> Split:
+        """Raise `InvalidInput` with the names of the splits that exist where this one does not."""
+        if name not in self.splits:
+            raise InvalidInput(f"{self.name} has no {name} split, expected one of {', '.join(self.splits)}")
+        return self.splits[name]
+
+
+class Loader(Protocol):
+    """A data set's loader: a dataclass whose fields are the settings in `conf/dataset`."""
+
+    def load(self, root: Path, seed: int) -> Dataset:
+        """Read names, labels and attributes below the data root; `seed` (seeds.split) makes splits where none exist."""
+        ...
+
+
+def _logits(module: nn.Module, batch: Tensor) -> Tensor:
+    return module(batch)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits, labels, reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelUnderAudit:
+    """The trained model whose failures are sought.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Set to evaluation mode.
+    preprocess : callable
+        Turns one example into a tensor that can be stacked into a batch.
+    embedding_layer : str
+        The name of a submodule of `module`; its output, flattened, is the embedding `final_hidden`.
+    key : str
+        Of the weights: two models with one key give the same outputs.
+    to_logits : callable, (module, batch) -> Tensor of shape (b, c) or (b, 1)
+        The module's output by default.
+    to_losses : callable, (logits, labels) -> Tensor of shape (b,), in nats
+        Cross-entropy by default.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is no submodule called `embedding_layer`; the nearest names are given.
+    """
+
+    module: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    embedding_layer: str
+    key: str
+    to_logits: Callable[[nn.Module, Tensor], Tensor] = field(default=_logits)
+    to_losses: Callable[[Tensor, Tensor], Tensor] = field(default=_cross_entropy)
+
+    def __post_init__(self) -> None:
+        self.layer(self.embedding_layer)
+        self.module.eval()
+
+    def layers(self) -> tuple[str, ...]:
+        """The names of all submodules."""
+        return tuple(name for name, _ in self.module.named_modules() if name)
+
+    def layer(self, name: str) -> nn.Module:
+        """The submodule of this name; `InvalidInput` with the nearest names where there is none."""
+        modules = dict(self.module.named_modules())
+        if name not in modules:
+            near = difflib.get_close_matches(name, self.layers(), n=3, cutoff=0) or self.layers()[:3]
+            raise InvalidInput(f"the model has no layer {name!r}; the nearest are {', '.join(near)}")
+        return modules[name]
+
+    def logits(self, batch: Tensor) -> Tensor:
+        """Tensor, shape (b, c), float32; a single logit z becomes the columns (0, z)."""
+        logits = self.to_logits(self.module, batch)
+        if logits.ndim == 2 and logits.shape[1] == 1:
+            return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return logits
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Tensor, shape (b,), float32, in nats."""
+        return self.to_losses(logits, labels)
+
+
+class ModelLoader(Protocol):
+    """A model's recipe: a dataclass whose fields are the settings in `conf/model`."""
+
+    def build(self, dataset: Dataset) -> ModelUnderAudit:
+        """The model for this data set, untrained where it is trained here; its key is filled in by the pipeline."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Something to find slices in: outputs to fit a method on, outputs to score it on, and the truth where it is known.
+
+    Parameters
+    ----------
+    name : str
+        Distinct among the problems of a run.
+    group : str
+        Problems that are not independent (draws of one subclass, problems of one model) share a group.
+    kind : str
+        relabel_subclass, rare, correlation, noisy_label, or none.
+    fit, score : ModelOutputs
+        May be the same object.
+    true_slices : Tensor, shape (n_score, g), bool, optional
+        Over the rows of `score`; each true slice has members.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the field and what was expected.
+    """
+
+    name: str
+    group: str
+    kind: str
+    fit: ModelOutputs
+    score: ModelOutputs
+    true_slices: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.true_slices is None:
+            return
+        name = f"true_slices of {self.name}"
+        check_tensor(name, self.true_slices, self.score.example_ids, torch.bool, n_dims=2)
+        if not self.true_slices.any(dim=0).all():
+            empty = int((~self.true_slices.any(dim=0)).nonzero()[0])
+            raise InvalidInput(f"{name}: true slice {empty} has no members, expected at least one")

@@ -1,0 +1,136 @@
+"""Make problems from a model's outputs, with true slices where labels are corrupted on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, overload
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.contract import Dataset, Problem
+from experiments.keys import derive
+from experiments.settings import Settings
+from methods.contract import InvalidInput, ModelOutputs
+
+
+@dataclass(frozen=True)
+class Half:
+    """One split as a corruption sees it."""
+
+    outputs: ModelOutputs
+    attributes: pd.DataFrame
+
+
+class Problems(Sequence[Problem]):
+    """Problems that are made when they are asked for: their names are known before.
+
+    Parameters
+    ----------
+    makers : mapping from problem name to a function without arguments that makes it
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Problem]]) -> None:
+        self.names = tuple(makers)
+        self._makers = tuple(makers.values())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Problems: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | Problems:
+        if isinstance(index, slice):
+            return Problems(dict(zip(self.names[index], self._makers[index], strict=True)))
+        return self._makers[index]()
+
+
+class Corruption(Protocol):
+    """How problems are made from the outputs of one model."""
+
+    def problems(self, fit: Half, score: Half, seed: int) -> Problems:
+        """`fit` and `score` may be the same object."""
+        ...
+
+
+def make_problems(settings: Settings, dataset: Dataset, outputs: Mapping[str, ModelOutputs]) -> Problems:
+    """All problems of a run."""
+    names = (settings.evaluation.fit_split, settings.evaluation.score_split)
+    halves = {name: Half(outputs[name], dataset.split(name).attributes) for name in names}
+    fit, score = (halves[name] for name in names)
+    return settings.corruption.instance.problems(fit, score, settings.seeds.corruption)
+
+
+@dataclass(frozen=True)
+class NoCorruption:
+    """One problem: the model's outputs as they are, without true slices."""
+
+    version: ClassVar[int] = 1
+
+    def problems(self, fit: Half, score: Half, seed: int) -> Problems:
+        return Problems({"all": lambda: Problem("all", "all", "none", fit.outputs, score.outputs)})
+
+
+@dataclass(frozen=True)
+class RelabelSubclass:
+    """All examples of one subclass get labels drawn uniformly from all classes, after inference, without retraining.
+
+    The subclass is then the true slice. There is a problem for each subclass and draw; the draws of a subclass are
+    one group.
+
+    Parameters
+    ----------
+    attribute : str
+        The attribute that names the subclass.
+    n_seeds : int
+        Draws of each subclass; at least 1.
+    noise : float
+        That share of the other examples gets a random label too: isolated errors, which are nobody's slice. In [0, 1).
+
+    Notes
+    -----
+    The synthetic evaluation of the Spotlight paper (d'Eon et al. 2022, section 4.6), which has no noise. The true
+    label may be drawn again.
+    """
+
+    version: ClassVar[int] = 1
+
+    attribute: str = "subclass"
+    n_seeds: int = field(default=10, metadata={"min": 1})
+    noise: float = field(default=0.0, metadata={"min": 0, "below": 1})
+
+    def problems(self, fit: Half, score: Half, seed: int) -> Problems:
+        if self.attribute not in score.attributes:
+            have = ", ".join(score.attributes) or "none"
+            raise InvalidInput(f"corruption.attribute is {self.attribute!r}, expected an attribute of the data: {have}")
+        subclasses = sorted(score.attributes[self.attribute].astype(str).unique())
+        draws = [(subclass, draw) for subclass in subclasses for draw in range(self.n_seeds)]
+        return Problems({f"{s} draw {d}": self._maker(fit, score, s, derive(seed, s, str(d)), d) for s, d in draws})
+
+    def _maker(self, fit: Half, score: Half, subclass: str, seed: int, draw: int) -> Callable[[], Problem]:
+        def make() -> Problem:
+            scored, true_slice = self._relabelled(score, subclass, seed)
+            fitted = scored if fit is score else self._relabelled(fit, subclass, derive(seed, "fit"))[0]
+            name = f"{subclass} draw {draw}"
+            return Problem(name, subclass, "relabel_subclass", fitted, scored, true_slice.unsqueeze(1))
+
+        return make
+
+    def _relabelled(self, half: Half, subclass: str, seed: int) -> tuple[ModelOutputs, Tensor]:
+        outputs = half.outputs
+        if outputs.labels is None or outputs.logits is None:
+            raise InvalidInput("relabel_subclass needs labels and logits")
+        generator = np.random.default_rng(seed)
+        in_slice = (half.attributes[self.attribute].astype(str) == subclass).to_numpy()  # (n,)
+        noisy = ~in_slice & (generator.random(len(in_slice)) < self.noise)
+        drawn = torch.from_numpy(generator.integers(0, outputs.logits.shape[1], len(in_slice)))  # (n,) int64
+        true_slice = torch.from_numpy(in_slice.copy())
+        labels = torch.where(true_slice | torch.from_numpy(noisy), drawn, outputs.labels)
+        return outputs.relabelled(labels), true_slice

@@ -1,0 +1,52 @@
+"""One row for each example of a run: what tables, pictures and reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from experiments.contract import Dataset
+from experiments.inference import Predictions
+from methods.contract import ModelOutputs
+
+
+def examples_table(
+    dataset: Dataset, predictions: Mapping[str, Predictions], outputs: Mapping[str, ModelOutputs]
+) -> pd.DataFrame:
+    """Columns id, split, label, prediction, loss, correct, path or text, attribute_<name>, map_x, map_y.
+
+    Labels and predictions are class names, as the model and the data had them before any corruption; the map is the
+    plane of the two leading principal components of each split's embeddings.
+    """
+    return pd.concat([_split(dataset, name, predictions[name], outputs[name]) for name in outputs], ignore_index=True)
+
+
+def _split(dataset: Dataset, name: str, predictions: Predictions, outputs: ModelOutputs) -> pd.DataFrame:
+    split, classes = predictions.split, np.array(dataset.class_names)
+    assert outputs.labels is not None  # `embed` refuses a split without labels
+    plane = _plane(outputs.embeddings.cpu().numpy())  # (n, 2)
+    table = {
+        "id": split.example_ids,
+        "split": name,
+        "label": classes[outputs.labels.cpu().numpy()],
+        "prediction": classes[predictions.logits.argmax(dim=1).numpy()],
+        "loss": outputs.losses.cpu().numpy(),
+        "correct": outputs.correct.cpu().numpy(),
+        "path": split.paths,
+        "text": [str(text) for text in split.examples] if dataset.modality in ("text", "text_pair") else None,
+        **{f"attribute_{column}": split.attributes[column].to_numpy() for column in split.attributes},
+        "map_x": plane[:, 0],
+        "map_y": plane[:, 1],
+    }
+    return pd.DataFrame(table)
+
+
+def _plane(embeddings: np.ndarray) -> np.ndarray:
+    n_components = min(2, *embeddings.shape)
+    plane = np.zeros((len(embeddings), 2), dtype=np.float32)
+    if len(embeddings) > 1 and embeddings.var() > 0:
+        plane[:, :n_components] = PCA(n_components, svd_solver="full").fit_transform(embeddings.astype(np.float64))
+    return plane

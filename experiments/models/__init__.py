@@ -1,0 +1,1 @@
+"""Models under audit: one file for each kind."""

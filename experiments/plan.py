@@ -1,0 +1,71 @@
+"""What a run would do, stage by stage, without doing it: `slicebench run --dry-run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cache import Entry
+from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.inference import forward, forward_entries, needed_splits
+from experiments.loading import load_dataset
+from experiments.record import Record, definition_of
+from experiments.settings import Settings, check_settings
+from experiments.training import model_entry
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan: a stage, whether its result is there, and the bytes that it would write."""
+
+    stage: str
+    state: str
+    size: int
+
+
+def plan(config: DictConfig) -> None:
+    """Check the settings, then print every stage of the run: cached or not, and the disk space that it needs."""
+    settings = check_settings(config)
+    dataset = load_dataset(settings)
+    record = Record(settings, definition_of(settings, dataset))
+    steps = [*_stages(settings, dataset), Step("discover and score", _state_of(record), 0)]
+    table = Table("stage", "state", "to write", title=f"{record.folder}")
+    for step in steps:
+        table.add_row(step.stage, step.state, f"{step.size / 1e6:.1f} MB" if step.size else "")
+    console = Console()
+    console.print(table)
+    console.print(f"disk needed in {settings.paths.cache}: {sum(step.size for step in steps) / 1e6:.1f} MB")
+
+
+def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
+    entry = model_entry(settings, dataset)
+    model = replace(settings.model.instance.build(dataset), key=entry.key)
+    weights = sum(values.nbytes for values in model.module.state_dict().values())
+    steps = [_step(f"train {settings.model.name}", entry, weights)]
+    for split in needed_splits(settings):
+        columns = _columns(settings, model, dataset.split(split))
+        for output, at in forward_entries(settings, dataset, model, split).items():
+            size = dataset.split(split).n_examples * columns[output] * 4
+            steps.append(_step(f"infer {split} {output}", at, size))
+    return steps
+
+
+def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[str, int]:
+    """The width of every output of a forward pass, found by one example."""
+    one = Split(split.example_ids[:1], [split.examples[0]], None, split.attributes.iloc[:1])
+    layers = settings.embedding.instance.layers(model)
+    return {name: values.shape[1] for name, values in forward(model, one, layers, settings.compute).items()}
+
+
+def _step(stage: str, entry: Entry, size: int) -> Step:
+    return Step(stage, "cached", 0) if entry.exists else Step(stage, "to compute", size)
+
+
+def _state_of(record: Record) -> str:
+    if record.done:
+        return "done: would be skipped"
+    parts = len(list((record.folder / "parts").glob("*.parquet")))
+    return f"to go on after {parts} parts" if parts else "to compute"

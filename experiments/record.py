@@ -1,0 +1,219 @@
+"""Write the run folder: what defines a run, how far it is, and what it found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+import evaluation.scores
+from experiments import inference, training
+from experiments.cache import waiting_lock
+from experiments.clock import counting
+from experiments.console import progress_bars, say
+from experiments.contract import Dataset, Problem
+from experiments.corruption import Problems
+from experiments.discovery import Refusal
+from experiments.files import write_json, write_npz, write_parquet, write_text
+from experiments.keys import key_of
+from experiments.runs import COLUMNS, check_definition
+from experiments.settings import Settings
+from experiments.stamp import stamp
+from methods.contract import InvalidInput, Slices
+
+WHOLE_NUMBERS = ("true_slice", "slice", "k", "seed")  # columns that may be absent in a row, hence nullable
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of problems: the unit of fitting at once, and of resuming."""
+
+    index: int
+    problems: Sequence[Problem]
+
+
+class Record:
+    """The run folder of one run.
+
+    Parameters
+    ----------
+    settings : Settings
+    definition : dict
+        Everything that the result depends on; its key names the folder.
+    """
+
+    def __init__(self, settings: Settings, definition: dict[str, Any]) -> None:
+        self.settings, self.definition = settings, definition
+        self.name = f"{settings.method.name}-{key_of(definition)}"
+        self.folder = settings.paths.results / settings.dataset.name.split(" ")[0] / self.name
+        self.content: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, settings: Settings, dataset: Dataset) -> Self:
+        """The folder of this run, made where it is new.
+
+        Raises
+        ------
+        InvalidInput
+            Where the folder says that it belongs to another run, naming the field.
+        """
+        record = cls(settings, definition_of(settings, dataset))
+        config = record.folder / "config.yaml"
+        if config.exists() or (record.folder / "run.json").exists():
+            check_definition(record.folder, record.definition)
+        else:
+            write_text(config, yaml.safe_dump(record.definition, sort_keys=False))
+        return record
+
+    @property
+    def done(self) -> bool:
+        """Whether the folder holds a finished run."""
+        path = self.folder / "run.json"
+        status = json.loads(path.read_text())["status"] if path.exists() else None
+        return status == "done" and (self.folder / "scores.parquet").exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do; says so to the person at the terminal."""
+        if self.done:
+            say(f"{self.folder.parent.name}/{self.name}: done before, skipped")
+        return self.done
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._stack.enter_context(waiting_lock(self.folder / "lock", f"the run {self.name}"))
+        self.content = self._begun()
+        self._save()
+        self._stack.enter_context(progress_bars(self._note))
+        self._stack.enter_context(counting(self.content["seconds"]))
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        # after a KeyboardInterrupt the folder stays as a kill leaves it: nobody works on it, and it is not done
+        with self._stack:
+            if isinstance(error, Exception):
+                self.content |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+                self._save()
+
+    def unfinished_parts(self, problems: Problems) -> Iterator[Part]:
+        """The blocks of problems that are not in the folder yet."""
+        size = self.content["problems_per_part"]
+        for index, start in enumerate(range(0, len(problems), size)):
+            if not self._part(index).exists():
+                yield Part(index, list(problems[start : start + size]))
+
+    def write(self, part: Part, found: Mapping[str, Slices | Refusal], scores: Sequence[dict[str, Any]]) -> None:
+        """Keep a block's slices and scores; the scores come last, and make it complete."""
+        self.content["refused"] |= {name: f.reason for name, f in found.items() if isinstance(f, Refusal)}
+        self._save()
+        slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
+        write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices))
+        write_parquet(self._part(part.index), self._tidy(scores))
+
+    def write_examples(self, examples: pd.DataFrame) -> None:
+        """Keep what is known about each example: `examples.parquet`."""
+        write_parquet(self.folder / "examples.parquet", examples)
+
+    def finish(self) -> None:
+        """Put the parts together and mark the run as done.
+
+        Raises
+        ------
+        InvalidInput
+            Where the method refused every problem, with its reason.
+        """
+        parts = sorted((self.folder / "parts").glob("*.parquet"))
+        scores = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+        if (scores["metric"] == "refused").all():
+            for part in parts:  # the next try starts from the first problem again
+                part.unlink()
+            raise InvalidInput(next(iter(self.content["refused"].values())))
+        write_parquet(self.folder / "scores.parquet", scores)
+        self.content["status"] = "done"
+        self._save()
+        seconds = time.perf_counter() - self._start
+        say(f"{self.folder.parent.name}/{self.name}: done in {seconds:.1f} s")
+
+    def summary(self) -> dict[str, float]:
+        """The mean of each metric under each protocol, over the problems of this run."""
+        scores = pd.read_parquet(self.folder / "scores.parquet").dropna(subset="protocol")
+        means = scores.groupby(["protocol", "metric", "k"], dropna=False)["value"].mean()
+        return {f"{p}/{m}" + ("" if pd.isna(k) else f"/{k}"): float(v) for (p, m, k), v in means.items()}
+
+    def _begun(self) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        return {
+            **stamp(self.settings),
+            "definition": self.definition,
+            "status": "running",
+            "seeds": asdict(self.settings.seeds),
+            "seconds": before.get("seconds", {}),
+            "refused": before.get("refused", {}),
+            # a resumed run keeps its blocks, whatever the settings say now
+            "problems_per_part": before.get("problems_per_part", self.settings.compute.problems_per_part),
+        }
+
+    def _save(self) -> None:
+        write_json(self.folder / "run.json", self.content)
+
+    def _note(self, what: str, done: int, total: int) -> None:
+        write_json(self.folder / "progress.json", {"what": what, "done": done, "total": total, "time": time.time()})
+
+    def _part(self, index: int) -> Path:
+        return self.folder / "parts" / f"{index:03d}.parquet"
+
+    def _tidy(self, scores: Sequence[dict[str, Any]]) -> pd.DataFrame:
+        names = {g: getattr(self.settings, g).name for g in ("dataset", "model", "embedding", "corruption", "method")}
+        run = {**names, "variant": self.settings.variant, "run": self.name, "seed": self.settings.seeds.method}
+        frame = pd.DataFrame([{**run, **row} for row in scores], columns=list(COLUMNS))
+        return frame.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64") | {"value": "float64", "protocol": "str"})
+
+
+def definition_of(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """Everything that the result of a run depends on, as json values: settings, data, versions of the code."""
+    components = ("dataset", "model", "embedding", "method", "corruption")
+    versions = {group: getattr(settings, group).version for group in components}
+    stages = {"training": training.VERSION, "inference": inference.VERSION, "scores": evaluation.scores.VERSION}
+    return {**settings.defining(), "fingerprint": dataset.fingerprint, "versions": {**versions, **stages}}
+
+
+def read_slices(folder: Path, problem: str) -> Slices:
+    """The slices that a run found for one of its problems.
+
+    Raises
+    ------
+    InvalidInput
+        Where the run has no slices for a problem of this name.
+    """
+    for path in sorted((folder / "parts").glob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            if f"{problem}/members" in arrays:
+                return Slices(
+                    tuple(arrays[f"{problem}/example_ids"].tolist()),
+                    torch.from_numpy(arrays[f"{problem}/membership"]),
+                    torch.from_numpy(arrays[f"{problem}/members"]),
+                    tuple(json.loads(str(arrays[f"{problem}/diagnostics"]))),
+                )
+    raise InvalidInput(f"{folder} has no slices for a problem {problem!r}")
+
+
+def _arrays(slices: Mapping[str, Slices]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, found in slices.items():
+        arrays[f"{name}/example_ids"] = np.array(found.example_ids)
+        arrays[f"{name}/membership"] = found.membership.cpu().numpy()
+        arrays[f"{name}/members"] = found.members.cpu().numpy()
+        arrays[f"{name}/diagnostics"] = np.array(json.dumps(list(found.diagnostics)))
+    return arrays

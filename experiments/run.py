@@ -1,0 +1,37 @@
+"""One run, from examples to scores: read from top to bottom."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from experiments.compute import threads
+from experiments.corruption import make_problems
+from experiments.discovery import discover, score
+from experiments.embedding import embed
+from experiments.examples import examples_table
+from experiments.inference import infer
+from experiments.loading import load_dataset
+from experiments.record import Record
+from experiments.settings import check_settings
+from experiments.tracking import start_tracking
+from experiments.training import train_or_load
+
+
+def run(config: DictConfig) -> None:
+    """Everything that a run does, in order; each stage is cached, and a finished run is skipped."""
+    settings = check_settings(config)  # names, types, ranges: before anything is computed
+    dataset = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
+    record = Record.open(settings, dataset)  # the run folder, named by content
+    if record.finished:
+        return
+    with record, start_tracking(settings, record) as tracking, threads(settings.compute):
+        model = train_or_load(settings, dataset)
+        predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
+        outputs = embed(settings, model, predictions)  # per split: what a method may see
+        problems = make_problems(settings, dataset, outputs)
+        for part in record.unfinished_parts(problems):
+            found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
+            record.write(part, found, score(settings, part.problems, found))
+        record.write_examples(examples_table(dataset, predictions, outputs))
+        record.finish()
+        tracking.log(record.summary())

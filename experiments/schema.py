@@ -1,0 +1,102 @@
+"""Names, types and ranges of settings, checked against the signature of what they are settings of."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from methods.contract import InvalidInput
+from methods.errors import unknown_name
+from methods.ranges import check_ranges
+
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", None: "null"}
+
+
+def construct(target: Any, values: Mapping[str, Any], path: str) -> Any:
+    """An instance of `target` with these values, once they are found to fit.
+
+    Parameters
+    ----------
+    target : class or function
+        Its parameters' annotations are the types; ranges stand in the metadata of dataclass fields.
+    values : mapping
+        Plain values, as they stand in a config.
+    path : str
+        Where they stand in the config, for the message: "method".
+
+    Raises
+    ------
+    InvalidInput
+        Naming the setting, its value and what is allowed; for an unknown name, the nearest ones.
+    """
+    parameters = parameters_of(target)
+    for name in values:
+        if name not in parameters:
+            raise InvalidInput(unknown_name(f"{path} has no setting {name!r}", name, parameters))
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in values:
+            raise InvalidInput(f"{path}.{name} is missing, expected {words(parameter.annotation)}")
+    typed = {name: _typed(parameters[name].annotation, value, f"{path}.{name}") for name, value in values.items()}
+    instance = target(**typed)
+    if is_dataclass(instance):
+        _check_ranges(instance, path)
+    return instance
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that `target` takes by name, their annotations resolved."""
+    hints = typing.get_type_hints(target if is_dataclass(target) else target.__init__)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.signature(target).parameters
+    return {n: p.replace(annotation=hints.get(n, Any)) for n, p in signature.items() if p.kind in kinds}
+
+
+def words(annotation: Any) -> str:
+    """A type in words.
+
+    Examples
+    --------
+    >>> from typing import Literal
+    >>> words(tuple[int, ...] | None), words(Literal["full", "diag"])
+    ('a list (each a whole number) or null', 'full or diag')
+    """
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return " or ".join(str(argument) for argument in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(words(None if argument is type(None) else argument) for argument in arguments)
+    if origin in (list, tuple):
+        return f"a list (each {words(arguments[0])})"
+    return WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _typed(annotation: Any, value: Any, path: str) -> Any:
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"{path} is {value!r}, expected settings of {annotation.__name__}")
+        return construct(annotation, value, path)
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError:
+        raise InvalidInput(f"{path} is {value!r}, expected {words(annotation)}") from None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:
+        return TypeAdapter(Any)
+
+
+def _check_ranges(instance: Any, path: str) -> None:
+    try:
+        check_ranges(instance)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}.{error}") from None

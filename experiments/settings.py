@@ -1,0 +1,275 @@
+"""The settings of one run, checked at the door: a typo must not cost a training run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.schema import construct
+from methods.contract import InvalidInput
+from methods.errors import unknown_name
+
+SplitName = Literal["train", "validation", "test"]
+Protocol = Literal["worst_slice", "best_average_precision", "best_auroc", "first"]
+COMPONENTS = ("dataset", "model", "embedding", "method", "corruption", "tracking")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a data set's config says to methods, which interpolate it; no argument of its loader."""
+
+    slice_size: int = field(default=50, metadata={"min": 1})
+    n_components: int = field(default=50, metadata={"min": 1})
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a method's settings are called in the column `variant`; none of its arguments."""
+
+    label: str | None = None
+
+
+# keys of a config group that are not arguments of its target
+BESIDE_THE_TARGET: dict[str, type] = {"dataset": Numbers, "method": Label}
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Four seeds, so that sweeping one never repeats the work of another by accident."""
+
+    split: int = field(default=0, metadata={"min": 0})
+    training: int = field(default=0, metadata={"min": 0})
+    corruption: int = field(default=0, metadata={"min": 0})
+    method: int = field(default=0, metadata={"min": 0})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, and on which splits."""
+
+    fit_split: SplitName = "test"
+    score_split: SplitName = "test"
+    k: tuple[int, ...] = field(default=(10, 25), metadata={"min": 1})
+    protocols: tuple[Protocol, ...] = ("worst_slice", "best_average_precision", "best_auroc", "first")
+    confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
+    resamples: int = field(default=2000, metadata={"min": 1})
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How it is computed; results may depend on it in their last bits only, so no key does."""
+
+    threads: int | None = field(default=None, metadata={"min": 1})
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = field(default=256, metadata={"min": 1})
+    workers: int = field(default=0, metadata={"min": 0})
+    problems_per_part: int = field(default=25, metadata={"min": 1})
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie."""
+
+    data: Path
+    cache: Path
+    results: Path
+
+
+@dataclass(frozen=True)
+class Component:
+    """One replaceable part of a run, as its config describes it.
+
+    Parameters
+    ----------
+    name : str
+        Of its yaml file, followed by the settings that differ from it: what tables show.
+    target : str
+        Dotted path of its class.
+    values : mapping
+        All its settings, as plain values.
+    instance : object
+        The class, constructed with those settings.
+    """
+
+    name: str
+    target: str
+    values: Mapping[str, Any]
+    instance: Any
+
+    @property
+    def version(self) -> int:
+        """Raised by whoever changes the results of this component."""
+        return getattr(type(self.instance), "version", 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one run needs to know."""
+
+    dataset: Component
+    model: Component
+    embedding: Component
+    method: Component
+    corruption: Component
+    tracking: Component
+    evaluation: Evaluation
+    compute: Compute
+    paths: Paths
+    seeds: Seeds
+    variant: str
+
+    def defining(self) -> dict[str, Any]:
+        """What defines the result, beside data and code: an allow-list, as json values."""
+        groups = ("dataset", "model", "embedding", "method", "corruption")
+        components = {g: {"_target_": getattr(self, g).target, **getattr(self, g).values} for g in groups}
+        return {**components, "evaluation": _plain(asdict(self.evaluation)), "seeds": asdict(self.seeds)}
+
+
+def check_settings(config: DictConfig) -> Settings:
+    """All settings of a composed config; nothing is computed before they are known to fit.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the setting, its value and what is allowed.
+    """
+    choices = {group: str(HydraConfig.get().runtime.choices[group]) for group in COMPONENTS}
+    plain = _resolved(config)
+    unknown = next((name for name in plain if name not in Settings.__dataclass_fields__), None)
+    if unknown is not None:
+        raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, plain))
+    changed = {group: _changed(config, plain, group, choices[group]) for group in COMPONENTS}
+    return Settings(
+        **{group: _component(group, choices[group], plain[group], changed[group]) for group in COMPONENTS},
+        evaluation=construct(Evaluation, plain["evaluation"], "evaluation"),
+        compute=construct(Compute, plain["compute"], "compute"),
+        paths=_writable(construct(Paths, plain["paths"], "paths")),
+        seeds=construct(Seeds, plain["seeds"], "seeds"),
+        variant=plain["method"].get("label") or _in_words(changed["method"]),
+    )
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None) or "the config"
+        raise InvalidInput(f"{where} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _component(group: str, choice: str, values: dict[str, Any], changed: dict[str, Any]) -> Component:
+    if not isinstance(values, Mapping) or "_target_" not in values:
+        raise InvalidInput(f"{group}._target_ is missing, expected the dotted path of a class: my_package.MyClass")
+    target = str(values["_target_"])
+    arguments, beside = _divided(group, values)
+    if group in BESIDE_THE_TARGET:
+        construct(BESIDE_THE_TARGET[group], beside, group)
+    shown = " ".join([_class_name(target) if choice == "custom" else choice, _in_words(changed)]).strip()
+    if "seed" in arguments:
+        raise InvalidInput(f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that")
+    instance = construct(_located(target, group), arguments, group)
+    missing = [verb for verb in VERBS[group] if not callable(getattr(instance, verb, None))]
+    if missing:
+        raise InvalidInput(f"{group}._target_ {target} has no method {missing[0]!r}, expected one ({group}'s contract)")
+    kept = {name: value for name, value in values.items() if name not in ("_target_", "label")}
+    name = shown if group != "method" else shown.split(" ")[0]
+    return Component(name, target, _plain(kept | _given(instance, arguments)), instance)
+
+
+SEED_OF = {"dataset": "split", "model": "training"}  # where the seed of a group has another name
+
+# what the pipeline calls of each component
+VERBS = {
+    "dataset": ("load",),
+    "model": ("build",),
+    "embedding": ("embed",),
+    "method": ("fit", "predict"),
+    "corruption": ("problems",),
+    "tracking": ("start",),
+}
+
+
+def _given(instance: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All fields of a dataclass, also those that the yaml leaves out: a changed default must change the key."""
+    if not is_dataclass(instance):
+        return dict(arguments)
+    return {name: value for name, value in asdict(instance).items() if name != "seed"}
+
+
+def _divided(group: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = BESIDE_THE_TARGET[group].__dataclass_fields__ if group in BESIDE_THE_TARGET else {}
+    beside = {name: value for name, value in values.items() if name in names}
+    arguments = {name: value for name, value in values.items() if name not in beside and name != "_target_"}
+    return arguments, beside
+
+
+def _located(target: str, group: str) -> Any:
+    try:
+        return get_object(target)
+    except (ImportError, AttributeError, ValueError, HydraException) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InvalidInput(
+            f"{group}._target_ {target!r} cannot be imported: {reason} (a module in a folder: --import-path DIR)"
+        ) from None
+
+
+def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: str) -> dict[str, Any]:
+    """The settings of a component that are not what its yaml says, interpolations resolved alike."""
+    loaded = (
+        GlobalHydra.instance()
+        .config_loader()
+        .load_configuration(f"{group}/{choice}", overrides=[], run_mode=RunMode.RUN, from_shell=False)
+    )
+    yaml = config.copy()
+    with open_dict(yaml):
+        yaml[group] = loaded.get(group, {})
+    try:
+        written = OmegaConf.to_container(yaml[group], resolve=True)
+    except OmegaConfBaseException:
+        written = {}
+    ignored = ("_target_", "label")
+    return {n: v for n, v in plain[group].items() if n not in ignored and written.get(n, "absent") != v}
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def _class_name(target: str) -> str:
+    return target.rsplit(".", 1)[-1]
+
+
+def _plain(value: Any) -> Any:
+    """Json values: tuples become lists, paths strings."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _writable(paths: Paths) -> Paths:
+    for name in ("cache", "results"):
+        folder = getattr(paths, name).expanduser().absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise InvalidInput(
+                f"paths.{name} is {folder}, which cannot be written to ({os.strerror(error.errno or 0)}): "
+                f"choose another folder with paths.{name}=DIR"
+            ) from None
+    return Paths(*(getattr(paths, name).expanduser().absolute() for name in ("data", "cache", "results")))

@@ -1,0 +1,138 @@
+"""Mirror a run to Weights & Biases, or to nobody. The run folder is the truth, and a tracker never fails a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from experiments.console import say
+from experiments.record import Record
+from experiments.settings import Settings
+
+
+class Tracker(Protocol):
+    """What the pipeline says to a tracker."""
+
+    def log(self, summary: Mapping[str, float]) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+class Tracking(Protocol):
+    """Where trackers come from: the settings in `conf/tracking`."""
+
+    def start(self, settings: Settings, record: Record) -> Tracker: ...
+
+
+@contextmanager
+def start_tracking(settings: Settings, record: Record) -> Iterator[Tracker]:
+    """A tracker for this run; whatever goes wrong with it is said once, and the run goes on."""
+    tracker = Forgiving(lambda: settings.tracking.instance.start(settings, record))
+    failed = True
+    try:
+        yield tracker
+        failed = False
+    finally:
+        tracker.close(failed)
+
+
+class Forgiving:
+    """A tracker that gives up on the first failure of the one it wraps, and never raises."""
+
+    def __init__(self, start: Callable[[], Tracker]) -> None:
+        self._tracker: Tracker = Silence()
+        self._try(lambda: setattr(self, "_tracker", start()))
+
+    def log(self, summary: Mapping[str, float]) -> None:
+        self._try(lambda: self._tracker.log(summary))
+
+    def close(self, failed: bool) -> None:
+        self._try(lambda: self._tracker.close(failed))
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:  # a service that is down must not cost a run
+            say(f"tracking stopped ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
+            self._tracker = Silence()
+
+
+class Silence:
+    """A tracker that tells nobody."""
+
+    def log(self, summary: Mapping[str, float]) -> None: ...
+
+    def close(self, failed: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class NoTracking:
+    """Tell nobody."""
+
+    def start(self, settings: Settings, record: Record) -> Tracker:
+        return Silence()
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Weights & Biases; all its files lie below the run folder.
+
+    Parameters
+    ----------
+    mode : {"auto", "online", "offline"}
+        auto: online where the user is logged in or has set a key, else offline.
+    project : str
+    entity : str, optional
+        The user's or team's default where it is left out.
+    """
+
+    mode: Literal["auto", "online", "offline"] = "auto"
+    project: str = "slicebench"
+    entity: str | None = None
+
+    def start(self, settings: Settings, record: Record) -> Tracker:
+        for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+            folder = record.folder / "wandb" / name.lower()
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ[f"WANDB_{name}_DIR"] = str(folder)
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
+        os.environ["WANDB_SILENT"] = "true"
+        return WandbTracker(self, settings, record)
+
+
+class WandbTracker:
+    """One Weights & Biases run: config, scores, state."""
+
+    def __init__(self, tracking: Wandb, settings: Settings, record: Record) -> None:
+        import wandb  # 0.8 s: only where it is used
+
+        self._run = wandb.init(
+            mode=self._mode(tracking.mode),
+            project=tracking.project,
+            entity=tracking.entity,
+            dir=record.folder,
+            id=record.name,
+            name=record.name,
+            group=f"{settings.dataset.name} {settings.corruption.name}",
+            job_type=settings.method.name,
+            config=record.definition,
+            resume="allow",
+            settings=wandb.Settings(console="off", x_disable_stats=True, disable_git=True),
+        )
+
+    def log(self, summary: Mapping[str, float]) -> None:
+        self._run.log(dict(summary))
+
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
+
+    @staticmethod
+    def _mode(mode: str) -> Literal["online", "offline"]:
+        import wandb
+
+        if mode == "auto":
+            return "offline" if wandb.api.api_key is None else "online"  # asks nobody
+        return "online" if mode == "online" else "offline"

@@ -1,0 +1,28 @@
+"""What is raised where the input cannot be used; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InvalidInput(ValueError):
+    """What the user gave cannot be used; the message says what, where and what was expected."""
+
+
+class Unsupported(InvalidInput):
+    """The method needs something that this problem does not have."""
+
+
+def unknown_name(problem: str, name: str, allowed: Iterable[str]) -> str:
+    """A message with the nearest of the allowed names.
+
+    Examples
+    --------
+    >>> unknown_name("no method is called 'gmn'", "gmn", ["random", "gmm"])
+    "no method is called 'gmn'; the nearest is gmm (all: gmm, random)"
+    """
+    everything = sorted(allowed)
+    near = difflib.get_close_matches(name, everything, n=3)
+    nearest = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
+    return f"{problem}{nearest} (all: {', '.join(everything) or 'none'})"
