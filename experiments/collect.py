@@ -12,7 +12,7 @@ from experiments.console import say
 from experiments.files import write_atomically, write_parquet, write_text
 from experiments.leaderboard import Bootstrap, compare, differences, leaderboard
 from experiments.runs import Run, check_unchanged, find_runs
-from experiments.tables import PRINTED, markdown, print_leaderboard
+from experiments.tables import PRINTED, Report, markdown, print_leaderboard
 from methods.errors import InvalidInput
 
 
@@ -35,15 +35,16 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     board = leaderboard(scores, bootstrap)
     pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
     comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
+    report = Report(board, pairs, comparisons, bootstrap)
     out = folder / "collected"
     write_parquet(out / "scores.parquet", scores)
     write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
     write_atomically(out / "differences.csv", lambda file: pairs.to_csv(file, index=False))
-    write_text(out / "leaderboard.md", markdown(board, comparisons, bootstrap))
+    write_text(out / "leaderboard.md", markdown(report))
     if as_json:
         print(board.to_json(orient="records", indent=2))
     else:
-        print_leaderboard(board, comparisons, bootstrap)
+        print_leaderboard(report)
         print(f"results: {out}")
     _say_what_is_missing(runs)
 

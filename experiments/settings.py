@@ -178,7 +178,9 @@ def _component(group: str, choice: str, values: dict[str, Any], changed: dict[st
         construct(BESIDE_THE_TARGET[group], beside, group)
     shown = " ".join([_class_name(target) if choice == "custom" else choice, _in_words(changed)]).strip()
     if "seed" in arguments:
-        raise InvalidInput(f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that")
+        raise InvalidInput(
+            f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that"
+        )
     instance = construct(_located(target, group), arguments, group)
     missing = [verb for verb in VERBS[group] if not callable(getattr(instance, verb, None))]
     if missing:

@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from experiments.leaderboard import SETTING, Bootstrap, Comparison, Measure
+from experiments.leaderboard import METHOD, SETTING, Bootstrap, Comparison, Measure
 
-# what the printed leaderboard shows, the first deciding the order: (protocol, metric, k)
+# what is printed, the first deciding the order: (protocol, metric, k); the csv has everything
 PRINTED: tuple[Measure, ...] = (
     ("worst_slice", "precision_at_k", 10),
     ("worst_slice", "f1", None),
     ("worst_slice", "average_precision", None),
 )
+FLOOR = "random"  # the method that every other is held against
 
 
-def print_leaderboard(
-    board: pd.DataFrame, comparisons: Mapping[Measure, list[Comparison]], bootstrap: Bootstrap
-) -> None:
+@dataclass(frozen=True)
+class Report:
+    """What a leaderboard is printed from.
+
+    Parameters
+    ----------
+    board : DataFrame
+        Of `experiments.leaderboard.leaderboard`.
+    pairs : DataFrame
+        Of `experiments.leaderboard.differences`, for all printed measures.
+    comparisons : mapping from measure to list of Comparison
+    bootstrap : Bootstrap
+    """
+
+    board: pd.DataFrame
+    pairs: pd.DataFrame
+    comparisons: Mapping[Measure, list[Comparison]]
+    bootstrap: Bootstrap
+
+
+def print_leaderboard(report: Report) -> None:
     """A table for each setting, best method first, and what the paired tests say."""
     console = Console()
-    for setting, block in board.groupby(list(SETTING), dropna=False):
-        table = Table(title=_title(setting), caption=_caption(bootstrap), title_justify="left", caption_justify="left")
+    for setting, block in _settings(report.board):
+        console.print(f"\n[bold]{escape(_title(setting))}[/bold]", highlight=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in _header():
-            table.add_column(column, justify="left" if column == "method" else "right")
+            table.add_column(column, no_wrap=True)
         for row in _rows(block):
             table.add_row(*row)
         console.print(table)
-        for line in _verdicts(setting, comparisons):
-            console.print(line, highlight=False)
+        for line in _notes(setting, block, report):
+            console.print(line, highlight=False, markup=False)
 
 
-def markdown(board: pd.DataFrame, comparisons: Mapping[Measure, list[Comparison]], bootstrap: Bootstrap) -> str:
+def markdown(report: Report) -> str:
     """The same as Markdown."""
     lines = ["# Leaderboard", ""]
-    for setting, block in board.groupby(list(SETTING), dropna=False):
+    for setting, block in _settings(report.board):
         lines += [f"## {_title(setting)}", "", _line(_header()), _line(["---"] * len(_header()))]
-        lines += [*(_line(row) for row in _rows(block)), "", _caption(bootstrap), ""]
-        lines += [f"- {line}" for line in _verdicts(setting, comparisons)] + [""]
+        lines += [*(_line(row) for row in _rows(block)), ""]
+        lines += [f"- {line}" for line in _notes(setting, block, report)] + [""]
     return "\n".join(lines)
+
+
+def _settings(board: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The blocks of the leaderboard that are tables of their own; without true slices there is nothing to rank by."""
+    blocks = [(key, block) for key, block in board.groupby(list(SETTING), dropna=False)]
+    return [(key, block) for key, block in blocks if not _select(block, PRINTED[0]).empty]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -49,62 +78,87 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _header() -> list[str]:
-    return ["method", *(_measure_name(metric, k) for _, metric, k in PRINTED), "problems", "refused"]
+    return ["method", *(_measure_name(measure) for measure in PRINTED)]
 
 
-def _measure_name(metric: str, k: int | None) -> str:
+def _measure_name(measure: Measure) -> str:
+    _, metric, k = measure
     return {"precision_at_k": f"precision-at-{k}", "f1": "F1"}.get(metric, metric.replace("_", " "))
 
 
 def _title(setting: Sequence[str]) -> str:
     dataset, model, embedding, corruption, _ = setting
-    return f"{dataset}, {model}, {embedding}, corruption {corruption}, protocol worst_slice"
-
-
-def _caption(bootstrap: Bootstrap) -> str:
-    return f"mean [{bootstrap.confidence:.0%} interval over groups of problems, {bootstrap.resamples} resamples]"
+    return f"{dataset}, {model}, {embedding}, {corruption}, protocol {PRINTED[0][0]}"
 
 
 def _rows(block: pd.DataFrame) -> list[list[str]]:
     """The printed rows of one setting, best first."""
-    rows = []
-    for (method, variant), own in block.groupby(["method", "variant"], dropna=False):
-        cells = [_cell(own, measure) for measure in PRINTED]
-        counted = own["n_problems"].max()
-        problems = "0" if pd.isna(counted) else str(int(counted))
-        first = _mean(own, PRINTED[0])
-        rows.append((-first, [f"{method} {variant}".strip(), *cells, problems, str(own["n_refused"].max())]))
-    return [row for _, row in sorted(rows, key=lambda pair: (pd.isna(pair[0]), pair[0]))]
+    methods = [(_who(key), own) for key, own in block.groupby(list(METHOD), dropna=False)]
+    methods.sort(key=lambda pair: -_mean(pair[1], PRINTED[0]))
+    return [[who, *(_cell(own, measure) for measure in PRINTED)] for who, own in methods]
 
 
-def _select(own: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+def _who(key: Sequence[str]) -> str:
+    return " ".join(key).strip()
+
+
+def _select(block: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     protocol, metric, k = measure
-    same_k = own["k"].isna() if k is None else (own["k"] == k).fillna(False)
-    return own[(own["protocol"] == protocol) & (own["metric"] == metric) & same_k]
+    same_k = block["k"].isna() if k is None else (block["k"] == k).fillna(False)
+    return block[(block["protocol"] == protocol) & (block["metric"] == metric) & same_k]
 
 
-def _mean(own: pd.DataFrame, measure: Measure) -> float:
-    selected = _select(own, measure)
-    return float(selected["mean"].iloc[0]) if len(selected) else float("nan")
+def _mean(block: pd.DataFrame, measure: Measure) -> float:
+    selected = _select(block, measure)
+    return float("-inf") if selected.empty else float(selected["mean"].iloc[0])
 
 
-def _cell(own: pd.DataFrame, measure: Measure) -> str:
-    selected = _select(own, measure)
-    if not len(selected):
+def _cell(block: pd.DataFrame, measure: Measure) -> str:
+    selected = _select(block, measure)
+    if selected.empty:
         return "-"
     row = selected.iloc[0]
-    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    return f"{row['mean']:.3f}{interval}"
+    return f"{row['mean']:.2f}{_interval(row)}"
 
 
-def _verdicts(setting: Sequence[str], comparisons: Mapping[Measure, list[Comparison]]) -> list[str]:
+def _interval(row: pd.Series) -> str:
+    return "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _notes(setting: Sequence[str], block: pd.DataFrame, report: Report) -> list[str]:
+    return [_counted(block, report.bootstrap), *_against_floor(setting, report), *_verdicts(setting, report)]
+
+
+def _counted(block: pd.DataFrame, bootstrap: Bootstrap) -> str:
+    first = _select(block, PRINTED[0])
+    refused = {_who(key): int(own["n_refused"].max()) for key, own in block.groupby(list(METHOD), dropna=False)}
+    said = "".join(f"; {who} refused {count}" for who, count in refused.items() if count)
+    problems = f"{int(first['n_problems'].max())} problems in {int(first['n_groups'].max())} groups{said}"
+    return f"{problems}; [{bootstrap.confidence:.0%} interval over groups, {bootstrap.resamples} resamples]"
+
+
+def _against_floor(setting: Sequence[str], report: Report) -> list[str]:
+    """How far each method is above random slices, with the interval of the paired difference."""
+    pairs = report.pairs
+    if pairs.empty:
+        return []
+    here = pairs[(pairs[list(SETTING)] == list(setting)).all(axis=1) & (pairs["second"] == FLOOR)]
+    rows = _select(here, PRINTED[0]).sort_values("difference", ascending=False)
+    if rows.empty:
+        return []
+    each = ", ".join(f"{row['first']} {row['difference']:+.2f}{_interval(row)}" for _, row in rows.iterrows())
+    return [f"{_measure_name(PRINTED[0])}, paired difference to {FLOOR}: {each}"]
+
+
+def _verdicts(setting: Sequence[str], report: Report) -> list[str]:
     """For each printed measure: the best method, and those that the data do not tell apart from it."""
     lines = []
-    for (_, metric, k), found in comparisons.items():
+    for measure, found in report.comparisons.items():
         for comparison in (c for c in found if tuple(c.setting.values()) == tuple(setting)):
-            others = ", ".join(comparison.best.indistinguishable) or "no other"
+            others = ", ".join(comparison.best.indistinguishable)
             lines.append(
-                f"{_measure_name(metric, k)}: {comparison.best.name} is highest; cannot be told apart from it: "
-                f"{others} (paired permutation test over {comparison.n_groups} groups, Holm)"
+                f"{_measure_name(measure)}: {comparison.best.name} is highest; "
+                + (f"not told apart from it: {others}" if others else "all others are told apart from it")
+                + f" (permutation test over {comparison.n_groups} groups, Holm)"
             )
     return lines

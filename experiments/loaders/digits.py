@@ -39,7 +39,7 @@ class Digits:
     --------
     >>> dataset = Digits().load(Path("data"), seed=0)
     >>> dataset.class_names[0], dataset.split("test").n_examples
-    ('0 or 6', 898)
+    ('0 or 6', 900)
     """
 
     version: ClassVar[int] = 1

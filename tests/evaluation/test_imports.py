@@ -1,0 +1,11 @@
+import subprocess
+import sys
+
+HEAVY = {"hydra", "omegaconf", "pydantic", "wandb", "transformers"}
+
+
+def test_evaluation_imports_without_the_pipelines_packages():
+    code = "import sys, evaluation.scores, evaluation.intervals, evaluation.comparison; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "evaluation.scores" in loaded
+    assert not HEAVY & set(loaded)
