@@ -1,0 +1,192 @@
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from methods.progress import listening
+from methods.spotlight_ascent import LANES, _Barrier, _Chunk, _rows, ascend, weigh
+from methods.spotlight_start import covering, precisions_of_size, worst_balls
+
+PAPER_RUNS = {"a": (45, 10.0, 2000), "b": (90, 10.0, 2000), "c": (45, 20.0, 5000)}  # size, C, steps
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def problem(n=60, d=5, b=1, seed=0, dtype=torch.float32):
+    """Embeddings (n, d) of unit size around 0; losses (b, n), high near one corner; sizes, penalties, starts."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=dtype)
+    x = (x - x.mean(0)) / math.sqrt(d)
+    losses = torch.rand(b, n, generator=generator, dtype=dtype) + 3 * torch.sigmoid(8 * x[:, 0] - 4)
+    center, log_precision = covering(x)
+    sizes = torch.linspace(max(1, n / 20), max(1, n / 8), b)
+    start = {"centers": center.expand(b, -1), "log_precisions": log_precision.expand(b)}
+    return {"embeddings": x, "losses": losses, "sizes": sizes, "penalties": torch.full((b,), 4.0), **start}
+
+
+def lane(batch, index):
+    return {name: values if name == "embeddings" else values[index : index + 1] for name, values in batch.items()}
+
+
+def objective(x, losses, center, log_precision, size, penalty, width):
+    """Equations 1, 4 (one-sided) and 5 as printed."""
+    k = torch.relu(1 - log_precision.exp() * ((x - center) ** 2).sum(1))
+    total = k.sum()
+    return (k / total * losses).sum() - penalty * torch.relu(size + width - total) ** 2 / width**2
+
+
+def plain_autograd(x, losses, center, log_precision, size, penalty, steps):
+    """The paper's procedure with torch's own optimiser: the objective at the end."""
+    center, log_precision = center.clone().requires_grad_(), log_precision.clone().requires_grad_()
+    adam = torch.optim.Adam([center, log_precision], lr=1e-2, maximize=True)
+    best, stale = -math.inf, 0
+    for width in np.geomspace(len(x) - size, 0.05 * size, steps):
+        value = objective(x, losses, center, log_precision, size, penalty, width)
+        adam.zero_grad()
+        value.backward()
+        adam.step()
+        best, stale = (value.item(), 0) if value.item() > best * (1 + 1e-4) else (best, stale + 1)
+        if stale > 10:
+            adam.param_groups[0]["lr"] /= 2
+            best, stale = -math.inf, 0
+    return objective(x, losses, center, log_precision, size, penalty, 0.05 * size).item()
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(n=st.integers(3, 40), d=st.integers(1, 20), seed=st.integers(0, 10_000), reach=st.floats(0.3, 2))
+def test_the_gradient_is_that_of_autograd(n, d, seed, reach):
+    batch = problem(n, d, b=3, seed=seed, dtype=torch.float64)
+    x, losses, b = batch["embeddings"], batch["losses"], len(batch["losses"])
+    centers = 0.1 * torch.randn(b, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    log_precisions = batch["log_precisions"] - math.log(reach)
+    sizes, penalties, widths = batch["sizes"].double(), batch["penalties"].double(), torch.full((b,), 0.5 * n)
+    barrier = _Barrier.shrinking(sizes, penalties, widths, steps=1, dtype=torch.float64)
+    chunk = _Chunk(_rows(x), losses, barrier, centers, log_precisions, learning_rate=0.01)
+    chunk._evaluate(0, chunk.history[0])
+    chunk._differentiate()
+
+    for i in range(b):
+        center, log_precision = centers[i].clone().requires_grad_(), log_precisions[i].clone().requires_grad_()
+        width = max(0.5 * n, 0.05 * float(sizes[i]))
+        value = objective(x, losses[i], center, log_precision, sizes[i], penalties[i], width)
+        expected = torch.cat([part.reshape(-1) for part in torch.autograd.grad(value, [center, log_precision])])
+        torch.testing.assert_close(chunk.history[0][i, 0], value.detach(), rtol=1e-6, atol=1e-9)
+        error = (chunk.gradient.all[i] - expected).norm()
+        assert error <= 1e-6 * expected.norm() + 1e-12
+
+
+@pytest.mark.parametrize("run", PAPER_RUNS)
+def test_the_released_optimiser_is_reproduced(run):
+    path = Path(os.environ.get("SLICEBENCH_DATA", "")) / "golden" / "spotlight_released.npz"
+    if not path.is_file():
+        pytest.skip(f"no stored runs of the released optimiser at {path}: set SLICEBENCH_DATA to the data pack")
+    golden = np.load(path)
+    size, penalty, steps = PAPER_RUNS[run]
+    embeddings, losses = torch.from_numpy(golden["embeddings"]), torch.from_numpy(golden["losses"])
+    mean, one = embeddings.mean(dim=0), torch.ones(1)
+    x = embeddings - mean
+    for index in (0, 1):
+        start = {"centers": -mean[None], "log_precisions": math.log(1e-4) * one}
+        end = ascend(x, losses[None], size * one, penalty * one, **start, steps=steps)
+        weights, expected = weigh(x, end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
+        history = golden[f"{run}{index}_objective"]
+        ours, theirs = set(weights.topk(size).indices.tolist()), set(np.argsort(-expected)[:size].tolist())
+        assert end.history[-1, 0].item() == pytest.approx(history[-1], rel=0.01)
+        assert len(ours & theirs) >= 0.9 * len(ours | theirs)
+        if index == 0:  # the same steps, until rounding has grown
+            np.testing.assert_allclose(end.history[:400, 0], history[:400], atol=1e-5)
+        losses = losses * (1 - weights / weights.max())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_objective_is_that_of_a_plain_autograd_spotlight(seed):
+    batch = problem(n=120, d=6, seed=seed)
+    end = ascend(**batch, steps=5000)
+    start = batch["centers"][0], batch["log_precisions"][0]
+    expected = plain_autograd(batch["embeddings"], batch["losses"][0], *start, float(batch["sizes"]), 4.0, steps=5000)
+    assert end.objectives.item() >= 0.99 * expected
+
+
+@pytest.mark.parametrize(
+    ("n", "d"),
+    [(1, 1), (2, 3), (5, 20), (12, 5), (37, 3), (47, 1), (64, 16), (101, 14), (255, 33), (513, 64), (897, 64)],
+)
+def test_a_spotlight_ends_bitwise_where_it_ends_in_a_batch(n, d):
+    batch = problem(n, d, b=LANES["cpu"] + 5)
+    together = ascend(**batch, steps=60)
+    for index in (0, 3, 9, LANES["cpu"] - 1, LANES["cpu"], LANES["cpu"] + 4):
+        alone = ascend(**lane(batch, index), steps=60)
+        assert torch.equal(alone.centers[0], together.centers[index])
+        assert torch.equal(alone.log_precisions[0], together.log_precisions[index])
+        assert torch.equal(alone.history[:, 0], together.history[:, index])
+
+
+def test_the_total_weight_ends_just_above_the_size():
+    batch = problem(n=300, b=4)
+    end = ascend(**batch, steps=1000)
+    assert ((end.sizes / batch["sizes"] > 1) & (end.sizes / batch["sizes"] < 1.2)).all()
+
+
+def test_an_emptied_spotlight_stays_where_it_last_held_something():
+    batch = problem(n=100)
+    batch["losses"] = 100 * batch["losses"]
+    end = ascend(**batch | {"penalties": torch.tensor([0.01])}, steps=1000, learning_rate=0.1)
+    weights = weigh(batch["embeddings"], end.centers, end.log_precisions.exp())
+    assert 0 < end.sizes.item() < batch["sizes"].item()
+    assert weights.sum() > 0
+    assert end.history.isfinite().all()
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e4])
+def test_steps_that_overflow_end_at_a_finite_place(rate):
+    end = ascend(**problem(n=40, b=3), steps=200, learning_rate=rate)
+    assert end.centers.isfinite().all()
+    assert end.log_precisions.isfinite().all()
+    assert end.objectives.isfinite().all()
+
+
+def test_a_narrow_first_width_starts_the_barrier_there():
+    batch = problem(n=200)
+    wide, narrow = ascend(**batch, steps=10), ascend(**batch, steps=10, widths=torch.tensor([1.0]))
+    assert wide.history[0] < narrow.history[0]  # at the start it covers all, and the narrow barrier is far away
+
+
+def test_one_step_is_enough_to_run():
+    assert ascend(**problem(), steps=1).history.shape == (1, 1)
+
+
+def test_progress_counts_the_steps_of_all_chunks():
+    told = []
+    with listening(lambda what, done, total: told.append((what, done, total))):
+        ascend(**problem(b=LANES["cpu"] + 1), steps=50)
+    assert told[-1] == ("steps of spotlights", 100, 100)
+
+
+def test_weights_fall_from_one_at_the_centre_to_zero():
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [30.0, 40.0]])
+    assert weigh(x, torch.zeros(2, 2), torch.tensor([0.01, 0.02])).tolist() == [[1, 0.75, 0], [1, 0.5, 0]]
+
+
+def test_the_worst_ball_is_that_of_a_loop():
+    batch = problem(n=300, d=3, b=3, dtype=torch.float64)
+    x, losses, sizes = batch["embeddings"], batch["losses"], torch.tensor([5, 20, 40])
+    neighbours = torch.cdist(x, x).argsort(dim=1)
+    expected = [losses[i][neighbours[:, :size]].mean(dim=1).argmax() for i, size in enumerate(sizes.tolist())]
+    assert worst_balls(x, losses, sizes).tolist() == expected
+
+
+def test_a_precision_gives_the_total_weight_asked_for():
+    x, sizes = problem(n=300, d=3)["embeddings"], torch.tensor([2.0, 40.0, 200.0])
+    log_precisions = precisions_of_size(torch.cdist(x[:3], x).square(), sizes)
+    torch.testing.assert_close(weigh(x, x[:3], log_precisions.exp()).sum(dim=1), sizes, rtol=1e-4, atol=0)
