@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import traceback
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -21,7 +23,14 @@ def explanation(error: BaseException) -> str | None:
         return _about_config(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
         return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
+    if isinstance(error, ValueError) and _raised_in_hydra(error):
+        return f"the command line cannot be read: {error}"
     return None
+
+
+def _raised_in_hydra(error: BaseException) -> bool:
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{os.sep}hydra{os.sep}" in innermost.filename
 
 
 def _no_such_config(error: MissingConfigException) -> str:

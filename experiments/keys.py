@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+ABSENT = "(absent)"  # stands for an entry that one of two mappings lacks
 KEY_LENGTH = 16  # hexadecimal digits: 64 bits
 
 
@@ -45,7 +46,7 @@ def first_difference(stored: Any, expected: Any, path: str = "") -> tuple[str, A
     if isinstance(stored, Mapping) and isinstance(expected, Mapping):
         for name in sorted({*stored, *expected}):
             dotted = f"{path}.{name}" if path else str(name)
-            difference = first_difference(stored.get(name), expected.get(name), dotted)
+            difference = first_difference(stored.get(name, ABSENT), expected.get(name, ABSENT), dotted)
             if difference:
                 return difference
         return None

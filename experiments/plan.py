@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,10 +33,11 @@ def plan(config: DictConfig) -> None:
     dataset = load_dataset(settings)
     record = Record(settings, definition_of(settings, dataset))
     steps = [*_stages(settings, dataset), Step("discover and score", _state_of(record), 0)]
-    table = Table("stage", "state", "to write", title=f"{record.folder}")
+    table = Table("stage", "state", "to write", box=SIMPLE_HEAD, pad_edge=False)
     for step in steps:
         table.add_row(step.stage, step.state, f"{step.size / 1e6:.1f} MB" if step.size else "")
-    console = Console()
+    console = Console(highlight=False)
+    console.print(f"\n{record.folder}", soft_wrap=True)
     console.print(table)
     console.print(f"disk needed in {settings.paths.cache}: {sum(step.size for step in steps) / 1e6:.1f} MB")
 

@@ -6,16 +6,15 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.schema import construct
 from methods.contract import InvalidInput
@@ -147,9 +146,10 @@ def check_settings(config: DictConfig) -> Settings:
     """
     choices = {group: str(HydraConfig.get().runtime.choices[group]) for group in COMPONENTS}
     plain = _resolved(config)
-    unknown = next((name for name in plain if name not in Settings.__dataclass_fields__), None)
+    groups = set(Settings.__dataclass_fields__) - {"variant"}
+    unknown = next((name for name in plain if name not in groups), None)
     if unknown is not None:
-        raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, plain))
+        raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, groups))
     changed = {group: _changed(config, plain, group, choices[group]) for group in COMPONENTS}
     return Settings(
         **{group: _component(group, choices[group], plain[group], changed[group]) for group in COMPONENTS},
@@ -166,6 +166,8 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None) or "the config"
+        if isinstance(error, MissingMandatoryValue):
+            raise InvalidInput(f"{where} is missing: set it on the command line, {where}=...") from None
         raise InvalidInput(f"{where} cannot be read: {str(error).splitlines()[0]}") from None
 
 
@@ -182,9 +184,6 @@ def _component(group: str, choice: str, values: dict[str, Any], changed: dict[st
             f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that"
         )
     instance = construct(_located(target, group), arguments, group)
-    missing = [verb for verb in VERBS[group] if not callable(getattr(instance, verb, None))]
-    if missing:
-        raise InvalidInput(f"{group}._target_ {target} has no method {missing[0]!r}, expected one ({group}'s contract)")
     kept = {name: value for name, value in values.items() if name not in ("_target_", "label")}
     name = shown if group != "method" else shown.split(" ")[0]
     return Component(name, target, _plain(kept | _given(instance, arguments)), instance)
@@ -217,14 +216,20 @@ def _divided(group: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     return arguments, beside
 
 
-def _located(target: str, group: str) -> Any:
+def _located(target: str, group: str) -> type:
+    """The class at this dotted path, if it has what the pipeline calls of its group."""
+    module, _, name = target.rpartition(".")
     try:
-        return get_object(target)
-    except (ImportError, AttributeError, ValueError, HydraException) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        located = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInput(
-            f"{group}._target_ {target!r} cannot be imported: {reason} (a module in a folder: --import-path DIR)"
+            f"{group}._target_ {target!r} cannot be imported: {error} (a module in a folder: --import-path DIR)"
         ) from None
+    missing = [verb for verb in VERBS[group] if not callable(getattr(located, verb, None))]
+    if not isinstance(located, type) or missing:
+        verbs = " and ".join(VERBS[group])
+        raise InvalidInput(f"{group}._target_ {target!r} cannot be used, expected a class that can {verbs}")
+    return located
 
 
 def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: str) -> dict[str, Any]:

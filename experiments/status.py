@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,8 @@ def show_status(folder: Path, as_json: bool) -> bool:
 
 
 def _print(runs: list[Run]) -> None:
-    table = Table("run", "status", "")
+    table = Table("run", "status", "", box=SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True  # to be copied: never cut short
     for run in runs:
         table.add_row(run.name, run.state, _note(run))
     console = Console()

@@ -94,23 +94,31 @@ class Wandb:
     entity: str | None = None
 
     def start(self, settings: Settings, record: Record) -> Tracker:
+        os.environ["WANDB_ERROR_REPORTING"] = "false"
+        os.environ["WANDB_SILENT"] = "true"
+        mode = self._mode()  # before the folders move: credentials lie in the user's own
         for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
             folder = record.folder / "wandb" / name.lower()
             folder.mkdir(parents=True, exist_ok=True)
             os.environ[f"WANDB_{name}_DIR"] = str(folder)
-        os.environ["WANDB_ERROR_REPORTING"] = "false"
-        os.environ["WANDB_SILENT"] = "true"
-        return WandbTracker(self, settings, record)
+        return WandbTracker(self, mode, settings, record)
+
+    def _mode(self) -> Literal["online", "offline"]:
+        import wandb  # 0.8 s: only where it is used
+
+        if self.mode == "auto":
+            return "online" if wandb.login(prompt=False) else "offline"
+        return self.mode
 
 
 class WandbTracker:
     """One Weights & Biases run: config, scores, state."""
 
-    def __init__(self, tracking: Wandb, settings: Settings, record: Record) -> None:
-        import wandb  # 0.8 s: only where it is used
+    def __init__(self, tracking: Wandb, mode: Literal["online", "offline"], settings: Settings, record: Record) -> None:
+        import wandb
 
         self._run = wandb.init(
-            mode=self._mode(tracking.mode),
+            mode=mode,
             project=tracking.project,
             entity=tracking.entity,
             dir=record.folder,
@@ -128,11 +136,3 @@ class WandbTracker:
 
     def close(self, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
-
-    @staticmethod
-    def _mode(mode: str) -> Literal["online", "offline"]:
-        import wandb
-
-        if mode == "auto":
-            return "offline" if wandb.api.api_key is None else "online"  # asks nobody
-        return "online" if mode == "online" else "offline"

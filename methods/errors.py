@@ -25,4 +25,5 @@ def unknown_name(problem: str, name: str, allowed: Iterable[str]) -> str:
     everything = sorted(allowed)
     near = difflib.get_close_matches(name, everything, n=3)
     nearest = f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
-    return f"{problem}{nearest} (all: {', '.join(everything) or 'none'})"
+    everything_said = f"all: {', '.join(everything)}" if everything else "there are none"
+    return f"{problem}{nearest} ({everything_said})"

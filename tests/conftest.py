@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-import tempfile
-
-os.environ |= {
-    "OMP_NUM_THREADS": "1",
-    "WANDB_MODE": "offline",
-    "HF_HUB_OFFLINE": "1",
-    "SLICEBENCH_CACHE": tempfile.mkdtemp(prefix="slicebench-cache-"),  # shared: a model is trained once for all tests
-}
-
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from threadpoolctl import threadpool_limits
+
+from experiments.settings import Settings, check_settings
 
 torch.set_num_threads(1)
+threadpool_limits(1)
+os.environ |= {
+    "OMP_NUM_THREADS": "1",  # of the processes that tests start
+    "WANDB_MODE": "offline",
+    "HF_HUB_OFFLINE": "1",
+    "SLICEBENCH_CACHE": tempfile.mkdtemp(prefix="slicebench-cache-"),  # shared: a model is trained once for all tests
+}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,3 +46,18 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SLICEBENCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def settings_of(workspace: Path) -> Callable[..., Settings]:
+    """The checked settings of a run with these overrides, its results in the workspace."""
+
+    def composed(*overrides: str) -> Settings:
+        with initialize_config_module("conf", version_base="1.3"):
+            config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            with open_dict(config):
+                config.pop("hydra")
+            return check_settings(config)
+
+    return composed

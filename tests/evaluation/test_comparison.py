@@ -131,7 +131,7 @@ def test_a_method_alone_is_the_best():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(InvalidInput, match="did you mean 'wilcoxon'"):
+    with pytest.raises(InvalidInput, match="the nearest is wilcoxon"):
         paired_test([1, 2], [0, 0], test="wilcox")
     with pytest.raises(InvalidInput, match="expected the same"):
         indistinguishable_from_best({"a": [0.1, 0.2], "b": [0.1]})

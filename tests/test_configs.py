@@ -1,0 +1,67 @@
+"""Every yaml of conf/: it composes, its target exists, and its keys are the target's fields, all of them."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+import conf
+from experiments.schema import parameters_of
+from experiments.settings import BESIDE_THE_TARGET, COMPONENTS, Compute, Evaluation, Paths, Seeds
+
+ROOT = Path(conf.__path__[0])
+CONFIGS = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
+IN_GROUPS = [name for name in CONFIGS if "/" in name]
+PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
+REQUIRED = {"method/custom": ["method._target_=methods.gmm.GMM"]}  # what a config leaves for the user to say
+
+
+def test_the_list_of_configs_is_not_empty():
+    assert "config" in CONFIGS
+    assert {name.split("/")[0] for name in IN_GROUPS} == {*COMPONENTS, *PLAIN, "experiment"}
+
+
+@pytest.mark.parametrize("name", IN_GROUPS)
+def test_every_config_composes_and_binds_to_its_target(name, settings_of):
+    override = name.replace("/", "=", 1)
+    assert settings_of(override, *REQUIRED.get(name, [])).seeds == Seeds()
+
+
+@pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.split("/")[0] != "experiment"])
+def test_a_yaml_has_the_fields_of_its_target_and_no_others(name):
+    group = name.split("/")[0]
+    values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
+    keys = set(values) - {"_target_"}
+    if name in REQUIRED:
+        return
+    target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
+    beside = set(BESIDE_THE_TARGET[group].__dataclass_fields__) if group in BESIDE_THE_TARGET else set()
+    assert keys - beside == set(parameters_of(target)) - {"seed"}
+
+
+def _class_at(target):
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.startswith("experiment/")])
+def test_an_experiment_says_on_its_second_line_how_to_run_it(name):
+    lines = (ROOT / f"{name}.yaml").read_text().splitlines()
+    assert lines[1] == f"# slicebench run experiment={name.removeprefix('experiment/')}"
+    assert lines[2].startswith("# ")
+
+
+@pytest.mark.parametrize("name", [name for name in IN_GROUPS if not name.startswith("experiment/")])
+def test_the_yaml_s_values_are_the_defaults_of_its_target(name):
+    """Else `Spotlight()` in a notebook and `method=spotlight` on the command line would be two methods."""
+    group = name.split("/")[0]
+    values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
+    if name in REQUIRED or name == "tracking/offline" or group == "paths":
+        return
+    target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
+    instance = target()
+    for key, value in values.items():
+        if hasattr(instance, key) and not isinstance(value, dict) and "${" not in str(value):
+            default = getattr(instance, key)
+            assert value == (list(default) if isinstance(default, tuple) else default), key
