@@ -67,7 +67,7 @@ class Entry:
 
     def load(self) -> Arrays | None:
         """The arrays, memory-mapped and copied on write, or None where there are none; a damaged entry is put aside."""
-        if not self.exists:
+        if not self.folder.exists():
             return None
         damage = self._damage()
         if damage is None:
@@ -116,7 +116,7 @@ class Entry:
         try:
             done = json.loads((self.folder / "done.json").read_text())
             stamps = {name: (stamp["size"], stamp["sha256"]) for name, stamp in done["files"].items()}
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "done.json cannot be read"
         for name, (size, sha256) in stamps.items():
             path = self.folder / name

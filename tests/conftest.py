@@ -14,7 +14,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 from threadpoolctl import threadpool_limits
+from typer.testing import CliRunner, Result
 
+from experiments.cli import app
 from experiments.settings import Settings, check_settings
 
 torch.set_num_threads(1)
@@ -61,3 +63,15 @@ def settings_of(workspace: Path) -> Callable[..., Settings]:
             return check_settings(config)
 
     return composed
+
+
+@pytest.fixture
+def slicebench(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Call the command line in the workspace; runs have one thread and no tracking unless they say otherwise."""
+    monkeypatch.setattr("sys.argv", ["slicebench"])
+
+    def call(verb: str, *arguments: str) -> Result:
+        before = ("tracking=none", "compute.threads=1") if verb == "run" else ()
+        return CliRunner().invoke(app, [verb, *before, *arguments])
+
+    return call

@@ -50,8 +50,9 @@ def damaged(path):
         (lambda path: path.write_bytes(path.read_bytes()[:-4]), "bytes, expected"),
         (lambda path: path.unlink(), "is missing"),
         (lambda path: (path.parent / "done.json").write_text("{"), "done.json cannot be read"),
+        (lambda path: (path.parent / "done.json").unlink(), "done.json cannot be read"),
     ],
-    ids=["a changed byte", "a cut file", "a missing file", "a cut stamp"],
+    ids=["a changed byte", "a cut file", "a missing file", "a cut stamp", "a missing stamp"],
 )
 def test_a_damaged_entry_is_put_aside_and_computed_again(tmp_path, capsys, spoil, reason):
     entry(tmp_path).get(fill)

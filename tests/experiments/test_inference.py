@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from experiments import inference
+from experiments.embedding import embed
+from experiments.inference import forward, forward_entries, infer
+from experiments.loading import load_dataset
+from experiments.training import train_or_load
+
+
+@pytest.fixture
+def made(settings_of):
+    settings = settings_of("evaluation.fit_split=validation")
+    dataset = load_dataset(settings)
+    return settings, dataset, train_or_load(settings, dataset)
+
+
+def direct(model, split):
+    pixels = torch.stack([model.preprocess(example) for example in split.examples])
+    with torch.inference_mode():
+        return model.module(pixels), model.module[:2](pixels)
+
+
+def test_predictions_are_what_the_model_says(made):
+    settings, dataset, model = made
+    predictions = infer(settings, dataset, model)
+    assert list(predictions) == ["validation", "test"]
+    logits, hidden = direct(model, dataset.split("test"))
+    torch.testing.assert_close(predictions["test"].logits, logits)
+    torch.testing.assert_close(predictions["test"].hidden["hidden"], hidden)
+
+
+def test_losses_are_in_nats_and_correct_is_the_largest_logit(made):
+    settings, dataset, model = made
+    predictions = infer(settings, dataset, model)["test"]
+    labels = dataset.split("test").labels
+    probabilities = predictions.logits.double().softmax(dim=1)[torch.arange(len(labels)), labels]
+    torch.testing.assert_close(predictions.losses.double(), -probabilities.log(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(predictions.correct, predictions.logits.argmax(dim=1) == labels)
+
+
+def test_inference_is_done_once(made, monkeypatch):
+    settings, dataset, model = made
+    infer(settings, dataset, model)
+    monkeypatch.setattr(inference, "forward", lambda *_: pytest.fail("inferred again"))
+    infer(settings, dataset, model)
+
+
+def test_only_what_is_missing_is_computed(made, monkeypatch):
+    settings, dataset, model = made
+    infer(settings, dataset, model)
+    entry = forward_entries(settings, dataset, model, "test")["hidden"]
+    (entry.folder / "done.json").unlink()
+    asked = []
+    monkeypatch.setattr(inference, "forward", lambda m, s, layers, c: asked.append(layers) or forward(m, s, layers, c))
+    infer(settings, dataset, model)
+    assert asked == [["hidden"]]
+
+
+def test_the_batch_size_hardly_matters(made):
+    settings, dataset, model = made
+    split = dataset.split("validation")
+    sizes = [type(settings.compute)(batch_size=size) for size in (1, 64, 1000)]
+    first, second, third = (forward(model, split, ["hidden"], compute)["logits"] for compute in sizes)
+    torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(second))
+    torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(third))
+
+
+def test_no_hook_stays_on_the_model(made):
+    settings, dataset, model = made
+    forward(model, dataset.split("validation"), ["hidden"], settings.compute)
+    assert not any(module._forward_hooks for module in model.module.modules())
+
+
+def test_outputs_hold_the_final_hidden_layer(made):
+    settings, dataset, model = made
+    predictions = infer(settings, dataset, model)
+    outputs = embed(settings, model, predictions)["test"]
+    assert torch.equal(outputs.embeddings, predictions["test"].hidden["hidden"])
+    assert outputs.example_ids == dataset.split("test").example_ids

@@ -1,0 +1,53 @@
+"""torchvision beside a torch that it was not built for, and beside one that it was."""
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+
+
+def python(code, path=None):
+    environment = {"PATH": "/usr/bin:/bin", **({"PYTHONPATH": str(path)} if path else {})}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def installed_alone_fails():
+    return "operator torchvision::nms does not exist" in python("import torchvision").stderr
+
+
+def test_after_the_remedy_torchvision_and_transformers_work():
+    done = python(
+        "import experiments.torchvision_beside_torch\n"
+        "import torchvision.models, torchvision.transforms.v2\n"
+        "from transformers import BertModel\n"
+        "print(sum(p.numel() for p in torchvision.models.squeezenet1_1().parameters()))"
+    )
+    assert done.stdout.split() == ["1235496"], done.stderr
+
+
+def test_the_remedy_acts_where_torchvision_alone_fails():
+    done = python("from experiments.torchvision_beside_torch import declare_missing_operators as d; print(d())")
+    assert done.stdout.strip() == str(installed_alone_fails())
+
+
+def test_nothing_is_done_where_the_builds_match(tmp_path):
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    # any library that loads stands for compiled operators that fit
+    shutil.copy(find_spec("_ctypes").origin, package / "_C.so")
+    done = python(
+        "import torch, experiments.torchvision_beside_torch as remedy\n"
+        "print(remedy.declare_missing_operators(), hasattr(torch.ops.torchvision, 'nms'))",
+        tmp_path,
+    )
+    assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_without_torchvision_nothing_is_done(tmp_path):
+    code = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'torchvision' else find(name, *a)\n"
+        "from experiments.torchvision_beside_torch import declare_missing_operators as d; print(d())"
+    )
+    assert python(code).stdout.strip() == "False"
