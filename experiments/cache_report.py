@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.cache import prune, sizes
+from experiments.console import printer, say
 from methods.errors import InvalidInput
 
 
@@ -20,12 +20,12 @@ def cache_root() -> Path:
 
 def show_cache(days: float | None, as_json: bool) -> None:
     """Print entries and bytes of each stage, after removing what is older than so many days."""
-    root, console = cache_root(), Console()
+    root, console = cache_root(), printer()
     if days is not None:
         if days < 0:
             raise InvalidInput(f"--prune is {days:g}, expected a number of days, at least 0")
         removed, freed = prune(root, days)
-        Console(stderr=True).print(f"removed {removed} entries, {freed / 1e6:.1f} MB")
+        say(f"removed {removed} entries, {freed / 1e6:.1f} MB")
     stages = sizes(root)
     if as_json:
         print(json.dumps({name: {"entries": n, "bytes": b} for name, (n, b) in stages.items()}, indent=2))

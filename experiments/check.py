@@ -12,11 +12,11 @@ from typing import TypedDict
 
 import yaml
 from hydra.utils import get_object
-from rich.console import Console
 from rich.table import Table
 
 import conf
 from experiments.cache_report import cache_root
+from experiments.console import printer
 from experiments.listing import items
 from experiments.schema import construct
 from experiments.settings import Numbers
@@ -49,7 +49,7 @@ def _print(findings: Sequence[Finding]) -> None:
     table.show_header = False
     for finding in findings:
         table.add_row(finding["what"], finding["state"], finding["note"])
-    Console().print(table)
+    printer().print(table)
 
 
 def _dataset_name(override: str) -> str:

@@ -99,7 +99,7 @@ def run(
         _importable(folder)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed by Hydra
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # else a folder `conf` here would hide ours from worker processes
-    sys.argv = ["slicebench", *context.args]
+    sys.argv = ["slicebench", *_overrides_last(context.args)]
     with explained(debug):
         import hydra
 
@@ -109,6 +109,12 @@ def run(
             from experiments.run import run as task
         # the plain function: a decorated one is pickled by value, and its module never imported in a worker
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
+
+
+def _overrides_last(arguments: list[str]) -> list[str]:
+    """Hydra's parser takes no override after an option that follows another override."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    return [argument for argument in arguments if argument not in overrides] + overrides
 
 
 def _importable(folder: Path) -> None:

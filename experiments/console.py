@@ -1,4 +1,4 @@
-"""What a person sees on the terminal while things run; nothing of it goes to standard output."""
+"""What a person sees on the terminal: results on standard output, all that is said meanwhile on standard error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from methods.progress import listening
 
 console = Console(stderr=True, highlight=False)
+
+
+def printer() -> Console:
+    """A console on standard output; off a terminal its lines are long, so that nothing is cut."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=200)
 
 
 def say(text: str) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from experiments.cache import Entry
+from experiments.console import printer
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.inference import forward, forward_entries, needed_splits
 from experiments.loading import load_dataset
@@ -36,7 +36,7 @@ def plan(config: DictConfig) -> None:
     table = Table("stage", "state", "to write", box=SIMPLE_HEAD, pad_edge=False)
     for step in steps:
         table.add_row(step.stage, step.state, f"{step.size / 1e6:.1f} MB" if step.size else "")
-    console = Console(highlight=False)
+    console = printer()
     console.print(f"\n{record.folder}", soft_wrap=True)
     console.print(table)
     console.print(f"disk needed in {settings.paths.cache}: {sum(step.size for step in steps) / 1e6:.1f} MB")

@@ -246,8 +246,17 @@ def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: s
         written = OmegaConf.to_container(yaml[group], resolve=True)
     except OmegaConfBaseException:
         written = {}
+    given, written = _flat(plain[group]), _flat(written)
     ignored = ("_target_", "label")
-    return {n: v for n, v in plain[group].items() if n not in ignored and written.get(n, "absent") != v}
+    return {n: v for n, v in given.items() if n not in ignored and (n not in written or written[n] != v)}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
 
 
 def _in_words(values: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from experiments.console import printer
 from experiments.runs import Run, find_runs
 
 
@@ -27,7 +27,7 @@ def _print(runs: list[Run]) -> None:
     table.columns[0].no_wrap = True  # to be copied: never cut short
     for run in runs:
         table.add_row(run.name, run.state, _note(run))
-    console = Console()
+    console = printer()
     console.print(table)
     counts = {state: sum(run.state == state for run in runs) for state in ("done", "running", "failed", "killed")}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count))

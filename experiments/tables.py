@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from experiments.console import printer
 from experiments.leaderboard import METHOD, SETTING, Bootstrap, Comparison, Measure
 
 # what is printed, the first deciding the order: (protocol, metric, k); the csv has everything
@@ -44,17 +44,17 @@ class Report:
 
 def print_leaderboard(report: Report) -> None:
     """A table for each setting, best method first, and what the paired tests say."""
-    console = Console()
+    console = printer()
     for setting, block in _settings(report.board):
-        console.print(f"\n[bold]{escape(_title(setting))}[/bold]", highlight=False)
+        console.print(f"\n[bold]{escape(_title(setting))}[/bold]", soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in _header():
-            table.add_column(column, no_wrap=True)
+            table.add_column(column, no_wrap=column != "method", overflow="fold")
         for row in _rows(block):
             table.add_row(*row)
         console.print(table)
         for line in _notes(setting, block, report):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def markdown(report: Report) -> str:

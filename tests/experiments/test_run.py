@@ -1,0 +1,265 @@
+"""Whole runs: what is written, what is skipped, what is refused, what survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from experiments.record import read_slices
+from experiments.runs import COLUMNS
+from methods.contract import InvalidInput, Slices
+
+RELABELLED = ("corruption=relabel_subclass", "corruption.n_seeds=1", "method=highest_loss")
+
+
+def the_run():
+    (folder,) = [path.parent for path in Path("outputs").rglob("run.json")]
+    return folder
+
+
+def content(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_run_writes_everything_that_it_is_made_of(slicebench):
+    done = slicebench("run", *RELABELLED)
+    assert done.exit_code == 0, done.stderr
+    folder = the_run()
+    assert folder.parent.name == "digits"
+    assert content(folder)["status"] == "done"
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert tuple(scores.columns) == COLUMNS
+    assert scores["problem"].nunique() == 10
+    assert scores["value"].notna().all()
+    examples = pd.read_parquet(folder / "examples.parquet")
+    assert len(examples) == 900
+    assert set(examples["label"]) == {"0 or 6", "1 or 7", "2 or 3", "4 or 9", "5 or 8"}
+    assert {"id", "split", "prediction", "loss", "correct", "attribute_subclass", "map_x", "map_y"} <= set(examples)
+
+
+def test_the_stamp_says_what_it_was_measured_with(slicebench):
+    slicebench("run", *RELABELLED)
+    stamp = content(the_run())
+    assert stamp["seeds"] == {"split": 0, "training": 0, "corruption": 0, "method": 0}
+    assert stamp["threads"] == 1
+    assert stamp["device"] == "cpu"
+    assert stamp["packages"]["torch"] == torch.__version__
+    assert set(stamp["seconds"]) == {"train", "infer", "embed", "discover", "score"}
+    assert set(stamp["definition"]["versions"]) >= {"dataset", "model", "training", "inference", "method", "scores"}
+    assert "commit" in stamp["git"]
+
+
+def test_slices_are_read_back(slicebench):
+    slicebench("run", *RELABELLED, "compute.problems_per_part=3")
+    slices = read_slices(the_run(), "7 draw 0")
+    assert isinstance(slices, Slices)
+    assert int(slices.members.sum()) == 50
+    with pytest.raises(InvalidInput, match="no slices for a problem 'nope'"):
+        read_slices(the_run(), "nope")
+
+
+def test_a_finished_run_is_skipped(slicebench):
+    slicebench("run", *RELABELLED)
+    before = (the_run() / "scores.parquet").stat().st_mtime_ns
+    again = slicebench("run", *RELABELLED)
+    assert "done before, skipped" in again.stderr
+    assert (the_run() / "scores.parquet").stat().st_mtime_ns == before
+
+
+def test_how_it_is_computed_does_not_make_it_another_run(slicebench):
+    slicebench("run", *RELABELLED)
+    again = slicebench("run", *RELABELLED, "compute.batch_size=7", "compute.problems_per_part=2", "compute.threads=2")
+    assert "skipped" in again.stderr
+    the_run()
+
+
+@pytest.mark.parametrize(
+    "change", ["method.size=40", "seeds.corruption=1", "corruption.noise=0.1", "evaluation.k=[5]", "seeds.split=1"]
+)
+def test_what_is_computed_makes_it_another_run(slicebench, change):
+    slicebench("run", *RELABELLED)
+    slicebench("run", *RELABELLED, change)
+    assert len(list(Path("outputs").rglob("run.json"))) == 2
+
+
+def test_methods_may_be_fitted_on_another_split(slicebench):
+    done = slicebench("run", "corruption=relabel_subclass", "corruption.n_seeds=1", "evaluation.fit_split=validation")
+    assert done.exit_code == 0, done.stderr
+    scores = pd.read_parquet(the_run() / "scores.parquet")
+    top = scores[(scores["protocol"] == "worst_slice") & (scores["metric"] == "precision_at_k") & (scores["k"] == 10)]
+    assert top["value"].mean() > 0.5
+    assert set(pd.read_parquet(the_run() / "examples.parquet")["split"]) == {"validation", "test"}
+
+
+def changed_by_hand(folder, name, value):
+    path = folder / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    group, _, key = name.partition(".")
+    if key:
+        stored[group][key] = value
+    else:
+        stored[group] = value
+    path.write_text(yaml.safe_dump(stored))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("method.size", 10, "method.size is 10, but this run has 50"),
+        ("fingerprint", "f00", "fingerprint is 'f00', but"),
+    ],
+)
+def test_a_folder_that_was_changed_by_hand_is_refused_with_the_field(slicebench, name, value, says):
+    slicebench("run", *RELABELLED)
+    changed_by_hand(the_run(), name, value)
+    for command in (("run", *RELABELLED), ("collect", "outputs")):
+        done = slicebench(*command)
+        assert done.exit_code == 2
+        assert says in done.stderr
+
+
+def test_a_folder_without_its_config_is_refused(slicebench):
+    slicebench("run", *RELABELLED)
+    (the_run() / "config.yaml").unlink()
+    done = slicebench("run", *RELABELLED)
+    assert done.exit_code == 2
+    assert "config.yaml is missing" in done.stderr
+
+
+def test_a_refusal_of_every_problem_fails_the_run_with_the_reason(slicebench):
+    done = slicebench("run", "method=gmm", "method.n_components=5000")
+    assert done.exit_code == 2
+    assert "n_components is 5000, expected at most 900" in done.stderr
+    assert content(the_run())["status"] == "failed"
+    listed = slicebench("status")
+    assert listed.exit_code == 1
+    assert "failed" in listed.stdout
+
+
+def test_a_refusal_of_some_problems_is_counted(slicebench, workspace):
+    (workspace / "choosy.py").write_text(CHOOSY)
+    done = slicebench("run", *RELABELLED[:2], "--import-path", ".", "method=custom", "method._target_=choosy.Choosy")
+    assert done.exit_code == 0, done.stderr
+    refused = content(the_run())["refused"]
+    assert refused
+    assert set(refused.values()) == {"too many errors for me"}
+    board = slicebench("collect", "outputs", "--json")
+    rows = [row for row in json.loads(board.stdout) if row["metric"] == "f1" and row["protocol"] == "worst_slice"]
+    assert [(row["n_problems"], row["n_refused"]) for row in rows] == [(10 - len(refused), len(refused))]
+
+
+CHOOSY = """
+from methods import InvalidInput, RandomSlices
+
+class Choosy(RandomSlices):
+    def fit(self, outputs):
+        if outputs.correct.float().mean() < 0.89:
+            raise InvalidInput("too many errors for me")
+        return super().fit(outputs)
+"""
+
+
+def test_an_error_in_a_method_is_a_failed_run_and_shows_itself(slicebench, workspace):
+    (workspace / "broken.py").write_text(
+        "class Broken:\n    def fit(self, o): return self\n    def predict(self, o): 1 / 0\n"
+    )
+    done = slicebench("run", "--import-path", ".", "method=custom", "method._target_=broken.Broken")
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert content(the_run())["error"] == "ZeroDivisionError: division by zero"
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+from methods import HighestLoss
+
+@dataclass
+class Slow(HighestLoss):
+    seconds: float = 0.0
+
+    def fit(self, outputs):
+        time.sleep(self.seconds)
+        return super().fit(outputs)
+"""
+
+
+def started(workspace, *arguments):
+    command = [sys.executable, "-m", "experiments.cli", "run", "--import-path", str(workspace), "tracking=none"]
+    return subprocess.Popen([*command, *arguments], cwd=workspace, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_ends_alike(slicebench, workspace):
+    (workspace / "slow.py").write_text(SLOW)
+    overrides = ["method=custom", "method._target_=slow.Slow", "+method.seconds=0.1", "compute.problems_per_part=2"]
+    overrides += ["corruption=relabel_subclass", "corruption.n_seeds=1", "compute.threads=1"]
+    undisturbed = started(workspace, *overrides, "paths.results=undisturbed")
+    assert undisturbed.wait(timeout=60) == 0, undisturbed.stderr.read()
+    undisturbed.stderr.close()
+
+    killed = started(workspace, *overrides)
+    parts = workspace / "outputs"
+    wait_for(lambda: len(list(parts.rglob("parts/*.parquet"))) >= 2)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait(timeout=10)
+    killed.stderr.close()
+    folder = next(parts.rglob("run.json")).parent
+    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
+    assert 2 <= len(finished) < 5
+    assert json.loads(slicebench("status", "--json").stdout)[0]["status"] == "killed"
+
+    again = started(workspace, *overrides)
+    assert again.wait(timeout=60) == 0, again.stderr.read()
+    again.stderr.close()
+    for name, written in finished.items():
+        assert (folder / "parts" / name).stat().st_mtime_ns == written, "a finished part was done again"
+    expected = next((workspace / "undisturbed").rglob("scores.parquet"))
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(folder / "scores.parquet"), pd.read_parquet(expected), check_exact=True
+    )
+    for path in sorted(folder.glob("parts/*.npz")):
+        with np.load(path) as ours, np.load(expected.parent / "parts" / path.name) as theirs:
+            assert set(ours) == set(theirs)
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_two_processes_that_want_the_same_run_do_it_once(workspace):
+    (workspace / "slow.py").write_text(SLOW)
+    overrides = ["method=custom", "method._target_=slow.Slow", "+method.seconds=1.5"]
+    processes = [started(workspace, *overrides) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("waiting for another process" in text for text in said) <= 1
+    with np.load(next(workspace.rglob("parts/000.npz"))) as arrays:
+        assert "all/members" in arrays
+
+
+def test_running_is_told_from_killed(slicebench, workspace):
+    (workspace / "slow.py").write_text(SLOW)
+    process = started(workspace, "method=custom", "method._target_=slow.Slow", "+method.seconds=600")
+    try:
+        wait_for(lambda: list(workspace.rglob("run.json")))
+        (run,) = json.loads(slicebench("status", "--json").stdout)
+        assert run["status"] == "running"
+        assert slicebench("status").exit_code == 0
+    finally:
+        process.kill()
+        process.communicate()
+    (run,) = json.loads(slicebench("status", "--json").stdout)
+    assert run["status"] == "killed"
+    assert slicebench("status").exit_code == 1
