@@ -1,5 +1,5 @@
 # Everything runs in .venv, installed with the exact versions of constraints.txt.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO := outputs/demo
 
@@ -8,14 +8,16 @@ DEMO := outputs/demo
 setup: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+		|| { echo "Python 3.11 is needed, and '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing into .venv (about 2 GB, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup
-	$(BIN)/slicebench run experiment=demo
-	$(BIN)/slicebench collect $(DEMO)
+	@$(BIN)/slicebench run experiment=demo
+	@$(BIN)/slicebench collect $(DEMO)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
