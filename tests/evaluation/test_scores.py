@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_rows():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"protocols": ["worst"]}, "the nearest is worst_slice"),
+        ({"protocols": ["worst"]}, "no protocol is called 'worst'"),
         ({"k": [10, 0]}, "k is 0, expected a whole number of at least 1"),
         ({"confidence": 95}, "confidence is 95, expected a number between 0 and 1"),
         ({"resamples": 0}, "resamples is 0, expected a whole number of at least 1"),
