@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.contract import Dataset, Problem
+from experiments.contract import Problem
+from experiments.embedding import Embedded, outputs_of
+from experiments.inference import Predictions, evaluated_splits
 from experiments.keys import derive
 from experiments.settings import Settings
 from methods.contract import InvalidInput, ModelOutputs
@@ -19,10 +21,23 @@ from methods.contract import InvalidInput, ModelOutputs
 
 @dataclass(frozen=True)
 class Half:
-    """One split as a corruption sees it."""
+    """One split as a corruption sees it.
+
+    Parameters
+    ----------
+    outputs : ModelOutputs
+    attributes : pandas.DataFrame, n rows
+    embedded : Embedded, optional
+        For embeddings that follow the label; left out, they stay.
+    """
 
     outputs: ModelOutputs
     attributes: pd.DataFrame
+    embedded: Embedded | None = None
+
+    def relabelled(self, labels: Tensor) -> ModelOutputs:
+        """The outputs under other labels, the embeddings too where they depend on them."""
+        return self.outputs.relabelled(labels, None if self.embedded is None else self.embedded.relabelled(labels))
 
 
 class Problems(Sequence[Problem]):
@@ -60,12 +75,17 @@ class Corruption(Protocol):
         ...
 
 
-def make_problems(settings: Settings, dataset: Dataset, outputs: Mapping[str, ModelOutputs]) -> Problems:
+def make_problems(
+    settings: Settings, predictions: Mapping[str, Predictions], embedded: Mapping[str, Embedded]
+) -> Problems:
     """All problems of a run."""
-    names = (settings.evaluation.fit_split, settings.evaluation.score_split)
-    halves = {name: Half(outputs[name], dataset.split(name).attributes) for name in names}
-    fit, score = (halves[name] for name in names)
+    halves = {name: _half(predictions[name], embedded[name]) for name in evaluated_splits(settings)}
+    fit, score = halves[settings.evaluation.fit_split], halves[settings.evaluation.score_split]
     return settings.corruption.instance.problems(fit, score, settings.seeds.corruption)
+
+
+def _half(predictions: Predictions, embedded: Embedded) -> Half:
+    return Half(outputs_of(predictions, embedded), predictions.split.attributes, embedded)
 
 
 @dataclass(frozen=True)
@@ -133,4 +153,4 @@ class RelabelSubclass:
         drawn = torch.from_numpy(generator.integers(0, outputs.logits.shape[1], len(in_slice)))  # (n,) int64
         true_slice = torch.from_numpy(in_slice.copy())
         labels = torch.where(true_slice | torch.from_numpy(noisy), drawn, outputs.labels)
-        return outputs.relabelled(labels), true_slice
+        return half.relabelled(labels), true_slice

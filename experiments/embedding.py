@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
 
 from experiments.clock import stage
-from experiments.contract import ModelUnderAudit
-from experiments.inference import Predictions
+from experiments.contract import Dataset, ModelUnderAudit
+from experiments.inference import Layer, Predictions
 from experiments.settings import Settings
 from methods.contract import InvalidInput, ModelOutputs
 
 
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The embeddings of one split, under its own labels and under any others.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, d), float32
+        Under the split's own labels.
+    relabel : callable, labels of shape (n,) -> Tensor of shape (n, d), optional
+        Left out where embeddings do not depend on labels.
+    """
+
+    values: Tensor
+    relabel: Callable[[Tensor], Tensor] | None = None
+
+    def relabelled(self, labels: Tensor) -> Tensor | None:
+        """Embeddings under these labels, or None where they stay as they are."""
+        return None if self.relabel is None else self.relabel(labels)
+
+
+class Embedding(Protocol):
+    """Where embeddings come from: a dataclass whose fields are the settings in `conf/embedding`."""
+
+    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+        """The layers whose outputs inference must keep."""
+        ...
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits that inference must cover beside those that are evaluated."""
+        ...
+
+    def embed(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+    ) -> dict[str, Embedded]:
+        """Embeddings of the splits that are evaluated."""
+        ...
+
+
 @stage("embed")
 def embed(
-    settings: Settings, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
-) -> dict[str, ModelOutputs]:
-    """Predictions and embeddings together: for each split, what a slice discovery method may see."""
-    return {name: _outputs(settings, model, p) for name, p in predictions.items()}
+    settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+) -> dict[str, Embedded]:
+    """Embeddings of the splits that are evaluated."""
+    return settings.embedding.instance.embed(settings, dataset, model, predictions)
 
 
-def _outputs(settings: Settings, model: ModelUnderAudit, predictions: Predictions) -> ModelOutputs:
-    split = predictions.split
-    if split.labels is None or predictions.losses is None or predictions.correct is None:
+def outputs_of(predictions: Predictions, embedded: Embedded) -> ModelOutputs:
+    """Predictions and embeddings together: what a slice discovery method may see of a split.
+
+    Raises
+    ------
+    InvalidInput
+        Where the split has no labels.
+    """
+    if predictions.losses is None or predictions.correct is None:
         raise InvalidInput("the split has no labels: without them there are no losses to find slices by")
     return ModelOutputs(
-        example_ids=split.example_ids,
-        embeddings=settings.embedding.instance.embed(model, predictions),
+        example_ids=predictions.split.example_ids,
+        embeddings=embedded.values,
         losses=predictions.losses,
         correct=predictions.correct,
-        labels=split.labels,
+        labels=predictions.split.labels,
         logits=predictions.logits,
     )

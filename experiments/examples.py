@@ -9,30 +9,33 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from experiments.contract import Dataset
+from experiments.embedding import Embedded, outputs_of
 from experiments.inference import Predictions
 from methods.contract import ModelOutputs
 
 
 def examples_table(
-    dataset: Dataset, predictions: Mapping[str, Predictions], outputs: Mapping[str, ModelOutputs]
+    dataset: Dataset, predictions: Mapping[str, Predictions], embedded: Mapping[str, Embedded]
 ) -> pd.DataFrame:
     """Columns id, split, label, prediction, loss, correct, path or text, attribute_<name>, map_x, map_y.
 
     Labels and predictions are class names, as the model and the data had them before any corruption; the map is the
     plane of the two leading principal components of each split's embeddings.
     """
-    return pd.concat([_split(dataset, name, predictions[name], outputs[name]) for name in outputs], ignore_index=True)
+    tables = [_split(dataset, name, outputs_of(predictions[name], embedded[name])) for name in embedded]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _split(dataset: Dataset, name: str, predictions: Predictions, outputs: ModelOutputs) -> pd.DataFrame:
-    split, classes = predictions.split, np.array(dataset.class_names)
-    assert outputs.labels is not None  # `embed` refuses a split without labels
+def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:
+    split, classes = dataset.split(name), np.array(dataset.class_names)
+    assert outputs.labels is not None  # `outputs_of` refuses a split without labels
+    assert outputs.predictions is not None
     plane = _plane(outputs.embeddings.cpu().numpy())  # (n, 2)
     table = {
         "id": split.example_ids,
         "split": name,
         "label": classes[outputs.labels.cpu().numpy()],
-        "prediction": classes[predictions.logits.argmax(dim=1).numpy()],
+        "prediction": classes[outputs.predictions.cpu().numpy()],
         "loss": outputs.losses.cpu().numpy(),
         "correct": outputs.correct.cpu().numpy(),
         "path": split.paths,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,37 @@ from experiments.training import Preprocessed
 from methods.progress import progress
 
 VERSION = 1
+Pool = Literal["mean", "first", "flatten"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output is kept, and how that becomes one row an example.
+
+    Parameters
+    ----------
+    name : str
+        Of a submodule of the model.
+    pool : {"flatten", "mean", "first"}
+        Of an output of shape (b, channels, height, width) or (b, tokens, width): all of it, the mean over positions,
+        or the first position.
+    """
+
+    name: str
+    pool: Pool = "flatten"
+
+    def rows(self, output: Tensor) -> Tensor:
+        """Tensor, shape (b, columns)."""
+        if self.pool == "flatten" or output.ndim == 2:
+            return output.flatten(start_dim=1)
+        # a convolution has its channels first, a transformer its width last
+        positions = (
+            output.flatten(start_dim=2).transpose(1, 2) if output.ndim == 4 else output
+        )  # (b, positions, columns)
+        return positions.mean(dim=1) if self.pool == "mean" else positions[:, 0]
+
+
+LOGITS = Layer("(logits)")  # no submodule can have this name
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +67,7 @@ class Predictions:
         None where the split has no labels; so is `correct`.
     correct : Tensor, shape (n,), bool, optional
     hidden : mapping from layer name to Tensor of shape (n, d), float32
-        The outputs of the layers that the embedding asked for, flattened.
+        The outputs of the layers that the embedding asked for, pooled.
     """
 
     split: Split
@@ -52,78 +84,89 @@ def infer(settings: Settings, dataset: Dataset, model: ModelUnderAudit) -> dict[
 
 
 def needed_splits(settings: Settings) -> list[str]:
+    """The splits that are evaluated, then those that only the embedding needs."""
+    return list(dict.fromkeys([*evaluated_splits(settings), *settings.embedding.instance.splits()]))
+
+
+def evaluated_splits(settings: Settings) -> list[str]:
+    """The splits that methods are fitted on and scored on."""
     return list(dict.fromkeys([settings.evaluation.fit_split, settings.evaluation.score_split]))
 
 
-def forward_entries(settings: Settings, dataset: Dataset, model: ModelUnderAudit, split: str) -> dict[str, Entry]:
+def forward_entries(settings: Settings, dataset: Dataset, model: ModelUnderAudit, split: str) -> dict[Layer, Entry]:
     """Where the outputs of a forward pass are cached: one entry for `logits`, one for each layer."""
     common = {"model": model.key, "data": dataset.fingerprint, "split": split, "version": VERSION}
-    outputs = ("logits", *settings.embedding.instance.layers(model))
-    return {name: Entry(settings.paths.cache, "forward", {**common, "output": name}) for name in outputs}
+    outputs = (LOGITS, *settings.embedding.instance.layers(model))
+    return {
+        layer: Entry(settings.paths.cache, "forward", {**common, "output": layer.name, "pool": layer.pool})
+        for layer in outputs
+    }
 
 
 def _predict(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name: str) -> Predictions:
     split = dataset.split(name)
     outputs = _forward(forward_entries(settings, dataset, model, name), model, split, settings.compute)
-    logits = outputs.pop("logits")
+    logits = outputs.pop(LOGITS)
     losses = None if split.labels is None else model.loss(logits, split.labels)
     correct = None if split.labels is None else logits.argmax(dim=1) == split.labels
-    return Predictions(split, logits, losses, correct, outputs)
+    return Predictions(split, logits, losses, correct, {layer.name: values for layer, values in outputs.items()})
 
 
-def _forward(entries: Mapping[str, Entry], model: ModelUnderAudit, split: Split, compute: Compute) -> dict[str, Tensor]:
+def _forward(
+    entries: Mapping[Layer, Entry], model: ModelUnderAudit, split: Split, compute: Compute
+) -> dict[Layer, Tensor]:
     """What is cached is read; all that is missing is computed in one pass."""
-    found = {name: entry.load() for name, entry in entries.items()}
+    found = {layer: entry.load() for layer, entry in entries.items()}
     if any(arrays is None for arrays in found.values()):
-        with entries["logits"].locked():
-            found = {name: entry.load() for name, entry in entries.items()}
-            missing = [name for name, arrays in found.items() if arrays is None]
+        with entries[LOGITS].locked():
+            found = {layer: entry.load() for layer, entry in entries.items()}
+            missing = [layer for layer, arrays in found.items() if arrays is None]
             if missing:
-                found |= _computed({name: entries[name] for name in missing}, model, split, compute)
-    return {name: torch.from_numpy(arrays["values"]) for name, arrays in found.items() if arrays is not None}
+                found |= _computed({layer: entries[layer] for layer in missing}, model, split, compute)
+    return {layer: torch.from_numpy(arrays["values"]) for layer, arrays in found.items() if arrays is not None}
 
 
 def _computed(
-    entries: Mapping[str, Entry], model: ModelUnderAudit, split: Split, compute: Compute
-) -> dict[str, Arrays]:
-    values = forward(model, split, [name for name in entries if name != "logits"], compute)
-    stored: dict[str, Arrays] = {}
-    for name, entry in entries.items():
+    entries: Mapping[Layer, Entry], model: ModelUnderAudit, split: Split, compute: Compute
+) -> dict[Layer, Arrays]:
+    values = forward(model, split, list(entries), compute)
+    stored: dict[Layer, Arrays] = {}
+    for layer, entry in entries.items():
 
-        def fill(folder: Path, name: str = name) -> None:
-            np.save(folder / "values.npy", values[name], allow_pickle=False)
+        def fill(folder: Path, layer: Layer = layer) -> None:
+            np.save(folder / "values.npy", values[layer], allow_pickle=False)
 
-        stored[name] = entry.store(fill)
+        stored[layer] = entry.store(fill)
     return stored
 
 
 @torch.inference_mode()
-def forward(model: ModelUnderAudit, split: Split, layers: Sequence[str], compute: Compute) -> Arrays:
-    """Logits and the named layers' outputs, each (n, columns) float32, from one pass over the split."""
+def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compute: Compute) -> dict[Layer, np.ndarray]:
+    """Logits (`LOGITS`, if asked for) and layers' outputs, each (n, columns) float32, from one pass over the split."""
     device = device_of(compute)
     model.module.to(device).eval()
     batches = DataLoader(Preprocessed(split, model), batch_size=compute.batch_size, num_workers=compute.workers)
-    rows: Arrays = {}
+    rows: dict[Layer, np.ndarray] = {}
     start = 0
-    with _recorded(model, layers) as outputs:
+    with _recorded(model, [layer.name for layer in layers if layer != LOGITS]) as outputs:
         for index, (examples, _) in zip(progress(range(len(batches)), "infer", len(batches)), batches, strict=True):
-            outputs["logits"] = model.logits(examples.to(device))
-            for name, values in outputs.items():
-                block = values.flatten(start_dim=1).float().cpu().numpy()
+            outputs[LOGITS.name] = model.logits(examples.to(device))
+            for layer in layers:
+                block = layer.rows(outputs[layer.name]).float().cpu().numpy()
                 if index == 0:
-                    rows[name] = np.empty((split.n_examples, block.shape[1]), dtype=np.float32)
-                rows[name][start : start + len(block)] = block
+                    rows[layer] = np.empty((split.n_examples, block.shape[1]), dtype=np.float32)
+                rows[layer][start : start + len(block)] = block
             start += len(examples)
     model.module.to("cpu")
     return rows
 
 
 @contextmanager
-def _recorded(model: ModelUnderAudit, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def _recorded(model: ModelUnderAudit, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """A dict in which the outputs of these layers appear whenever the model runs."""
     outputs: dict[str, Tensor] = {}
     with ExitStack() as hooks:
-        for name in layers:
+        for name in names:
 
             def keep(_module: object, _inputs: object, output: Tensor, name: str = name) -> None:
                 outputs[name] = output

@@ -11,7 +11,7 @@ from rich.table import Table
 from experiments.cache import Entry
 from experiments.console import printer
 from experiments.contract import Dataset, ModelUnderAudit, Split
-from experiments.inference import forward, forward_entries, needed_splits
+from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_splits
 from experiments.loading import load_dataset
 from experiments.record import Record, definition_of
 from experiments.settings import Settings, check_settings
@@ -51,15 +51,15 @@ def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
         columns = _columns(settings, model, dataset.split(split))
         for output, at in forward_entries(settings, dataset, model, split).items():
             size = dataset.split(split).n_examples * columns[output] * 4
-            steps.append(_step(f"infer {split} {output}", at, size))
+            steps.append(_step(f"infer {split} {output.name}", at, size))
     return steps
 
 
-def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[str, int]:
+def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[Layer, int]:
     """The width of every output of a forward pass, found by one example."""
     one = Split(split.example_ids[:1], [split.examples[0]], None, split.attributes.iloc[:1])
-    layers = settings.embedding.instance.layers(model)
-    return {name: values.shape[1] for name, values in forward(model, one, layers, settings.compute).items()}
+    layers = (LOGITS, *settings.embedding.instance.layers(model))
+    return {layer: values.shape[1] for layer, values in forward(model, one, layers, settings.compute).items()}
 
 
 def _step(stage: str, entry: Entry, size: int) -> Step:

@@ -27,11 +27,11 @@ def run(config: DictConfig) -> None:
     with record, start_tracking(settings, record) as tracking, threads(settings.compute):
         model = train_or_load(settings, dataset)
         predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
-        outputs = embed(settings, model, predictions)  # per split: what a method may see
-        problems = make_problems(settings, dataset, outputs)
+        embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
+        problems = make_problems(settings, predictions, embedded)
         for part in record.unfinished_parts(problems):
             found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
             record.write(part, found, score(settings, part.problems, found))
-        record.write_examples(examples_table(dataset, predictions, outputs))
+        record.write_examples(examples_table(dataset, predictions, embedded))
         record.finish()
         tracking.log(record.summary())

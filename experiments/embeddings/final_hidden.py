@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from experiments.contract import ModelUnderAudit
-from experiments.inference import Predictions
+from experiments.contract import Dataset, ModelUnderAudit
+from experiments.embedding import Embedded
+from experiments.inference import Layer, Predictions
+from experiments.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,13 @@ class FinalHidden:
 
     version: ClassVar[int] = 1
 
-    def layers(self, model: ModelUnderAudit) -> tuple[str, ...]:
-        return (model.embedding_layer,)
+    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+        return (Layer(model.embedding_layer),)
 
-    def embed(self, model: ModelUnderAudit, predictions: Predictions) -> Tensor:
-        """Tensor, shape (n, d), float32."""
-        return predictions.hidden[model.embedding_layer]
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def embed(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+    ) -> dict[str, Embedded]:
+        return {name: Embedded(p.hidden[model.embedding_layer]) for name, p in predictions.items()}

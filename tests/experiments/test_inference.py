@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from experiments import inference
-from experiments.embedding import embed
-from experiments.inference import forward, forward_entries, infer
+from experiments.embedding import embed, outputs_of
+from experiments.inference import LOGITS, Layer, forward, forward_entries, infer
 from experiments.loading import load_dataset
 from experiments.training import train_or_load
 
@@ -49,32 +49,32 @@ def test_inference_is_done_once(made, monkeypatch):
 def test_only_what_is_missing_is_computed(made, monkeypatch):
     settings, dataset, model = made
     infer(settings, dataset, model)
-    entry = forward_entries(settings, dataset, model, "test")["hidden"]
+    entry = forward_entries(settings, dataset, model, "test")[Layer("hidden")]
     (entry.folder / "done.json").unlink()
     asked = []
     monkeypatch.setattr(inference, "forward", lambda m, s, layers, c: asked.append(layers) or forward(m, s, layers, c))
     infer(settings, dataset, model)
-    assert asked == [["hidden"]]
+    assert asked == [[Layer("hidden")]]
 
 
 def test_the_batch_size_hardly_matters(made):
     settings, dataset, model = made
     split = dataset.split("validation")
     sizes = [type(settings.compute)(batch_size=size) for size in (1, 64, 1000)]
-    first, second, third = (forward(model, split, ["hidden"], compute)["logits"] for compute in sizes)
+    first, second, third = (forward(model, split, [LOGITS], compute)[LOGITS] for compute in sizes)
     torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(second))
     torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(third))
 
 
 def test_no_hook_stays_on_the_model(made):
     settings, dataset, model = made
-    forward(model, dataset.split("validation"), ["hidden"], settings.compute)
+    forward(model, dataset.split("validation"), [Layer("hidden")], settings.compute)
     assert not any(module._forward_hooks for module in model.module.modules())
 
 
 def test_outputs_hold_the_final_hidden_layer(made):
     settings, dataset, model = made
     predictions = infer(settings, dataset, model)
-    outputs = embed(settings, model, predictions)["test"]
+    outputs = outputs_of(predictions["test"], embed(settings, dataset, model, predictions)["test"])
     assert torch.equal(outputs.embeddings, predictions["test"].hidden["hidden"])
     assert outputs.example_ids == dataset.split("test").example_ids

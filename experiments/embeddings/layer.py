@@ -1,0 +1,43 @@
+"""Any layer of the model under audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.contract import Dataset, ModelUnderAudit
+from experiments.embedding import Embedded
+from experiments.inference import Layer, Pool, Predictions
+from experiments.settings import Settings
+
+
+@dataclass(frozen=True)
+class NamedLayer:
+    """The output of a submodule of the model, by its name.
+
+    Parameters
+    ----------
+    layer : str
+        Such as `layer4` or `features.2`; a wrong name is answered with the nearest ones.
+    pool : {"mean", "first", "flatten"}
+        What becomes of an output of shape (channels, height, width) or (tokens, width): the mean over positions, the
+        first position (a [CLS] token), or all of it.
+    """
+
+    version: ClassVar[int] = 1
+
+    layer: str
+    pool: Pool = "mean"
+
+    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+        model.layer(self.layer)  # refuses a name that is not there
+        return (Layer(self.layer, self.pool),)
+
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def embed(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+    ) -> dict[str, Embedded]:
+        return {name: Embedded(p.hidden[self.layer]) for name, p in predictions.items()}
