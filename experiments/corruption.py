@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from experiments.compute import device_of
 from experiments.contract import Problem
 from experiments.embedding import Embedded, outputs_of
 from experiments.inference import Predictions, evaluated_splits
@@ -37,7 +38,9 @@ class Half:
 
     def relabelled(self, labels: Tensor) -> ModelOutputs:
         """The outputs under other labels, the embeddings too where they depend on them."""
-        return self.outputs.relabelled(labels, None if self.embedded is None else self.embedded.relabelled(labels))
+        device = self.outputs.embeddings.device
+        embeddings = None if self.embedded is None else self.embedded.relabelled(labels)
+        return self.outputs.relabelled(labels.to(device), None if embeddings is None else embeddings.to(device))
 
 
 class Problems(Sequence[Problem]):
@@ -79,13 +82,15 @@ def make_problems(
     settings: Settings, predictions: Mapping[str, Predictions], embedded: Mapping[str, Embedded]
 ) -> Problems:
     """All problems of a run."""
-    halves = {name: _half(predictions[name], embedded[name]) for name in evaluated_splits(settings)}
+    device = device_of(settings.compute)
+    halves = {name: _half(predictions[name], embedded[name], device) for name in evaluated_splits(settings)}
     fit, score = halves[settings.evaluation.fit_split], halves[settings.evaluation.score_split]
     return settings.corruption.instance.problems(fit, score, settings.seeds.corruption)
 
 
-def _half(predictions: Predictions, embedded: Embedded) -> Half:
-    return Half(outputs_of(predictions, embedded), predictions.split.attributes, embedded)
+def _half(predictions: Predictions, embedded: Embedded, device: torch.device) -> Half:
+    """Tensors on the device that methods are to compute on; relabelled problems share them."""
+    return Half(outputs_of(predictions, embedded).to(device), predictions.split.attributes, embedded)
 
 
 @dataclass(frozen=True)
@@ -152,5 +157,5 @@ class RelabelSubclass:
         noisy = ~in_slice & (generator.random(len(in_slice)) < self.noise)
         drawn = torch.from_numpy(generator.integers(0, outputs.logits.shape[1], len(in_slice)))  # (n,) int64
         true_slice = torch.from_numpy(in_slice.copy())
-        labels = torch.where(true_slice | torch.from_numpy(noisy), drawn, outputs.labels)
+        labels = torch.where(true_slice | torch.from_numpy(noisy), drawn, outputs.labels.cpu())
         return half.relabelled(labels), true_slice

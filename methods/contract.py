@@ -83,6 +83,19 @@ class ModelOutputs:
         """The class of the largest logit: Tensor, shape (n,), int64, or None without logits."""
         return None if self.logits is None else self.logits.argmax(dim=1)
 
+    def to(self, device: torch.device) -> ModelOutputs:
+        """The same outputs on another device; nothing is checked again."""
+        if self.embeddings.device == device:
+            return self
+        return self._with({name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)})
+
+    def _with(self, changed: Mapping[str, Any]) -> ModelOutputs:
+        """A copy with other fields, unchecked."""
+        new = object.__new__(ModelOutputs)
+        for name, value in {**vars(self), **changed}.items():
+            object.__setattr__(new, name, value)
+        return new
+
     @classmethod
     def from_arrays(
         cls,
@@ -150,17 +163,14 @@ class ModelOutputs:
             raise Unsupported("relabelling needs logits: the losses of other labels are computed from them")
         check_tensor("labels", labels, self.example_ids, torch.int64, n_dims=1)
         check_labels(labels, self.example_ids, self.logits.shape[1])
-        new = object.__new__(ModelOutputs)
-        fields = {
-            "example_ids": self.example_ids,
-            "embeddings": self.embeddings if embeddings is None else embeddings,
-            "losses": cross_entropy(self.logits, labels, reduction="none"),
-            "correct": self.logits.argmax(dim=1) == labels,
-            "labels": labels,
-            "logits": self.logits,
-        }
-        for name, value in fields.items():
-            object.__setattr__(new, name, value)
+        new = self._with(
+            {
+                "embeddings": self.embeddings if embeddings is None else embeddings,
+                "losses": cross_entropy(self.logits, labels, reduction="none"),
+                "correct": self.logits.argmax(dim=1) == labels,
+                "labels": labels,
+            }
+        )
         if embeddings is not None:
             check_tensor("embeddings", embeddings, self.example_ids, torch.float32, n_dims=2)
         new._check_outcomes()
