@@ -55,8 +55,8 @@ def score(
     list of dict
         With the keys protocol, true_slice, slice, metric, k, value. For each protocol and true slice: precision_at_k
         and recall_at_k (a row for each k), average_precision, auroc, precision, recall, f1. For each slice, with
-        protocol and true_slice None: `slice_statistics`, with a row only for what there is. `slice` is the index of
-        the discovered slice that was matched, and -1 - index where its complement was.
+        protocol and true_slice None: `slice_statistics`, with a row only for what there is; and once n_slices. `slice`
+        is the index of the discovered slice that was matched, and -1 - index where its complement was.
 
     Raises
     ------
@@ -87,6 +87,7 @@ def score(
     for index, true_slice in enumerate(_columns(true_slices, outputs.n_examples)):
         for protocol, code, measured in _against(slices, outputs, true_slice, protocols, k, seed):
             rows += _rows(protocol, index, code, measured)
+    rows += _rows(None, None, None, [("n_slices", None, float(slices.n_slices))])
     for index, statistics in enumerate(described):
         rows += _rows(None, None, index, [(metric, None, value) for metric, value in statistics.items()])
     return rows

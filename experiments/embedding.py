@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -25,10 +25,13 @@ class Embedded:
         Under the split's own labels.
     relabel : callable, labels of shape (n,) -> Tensor of shape (n, d), optional
         Left out where embeddings do not depend on labels.
+    report : dict
+        What is worth knowing of how they were made, as json values: for `run.json`.
     """
 
     values: Tensor
     relabel: Callable[[Tensor], Tensor] | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
 
     def relabelled(self, labels: Tensor) -> Tensor | None:
         """Embeddings under these labels, or None where they stay as they are."""
@@ -38,7 +41,7 @@ class Embedded:
 class Embedding(Protocol):
     """Where embeddings come from: a dataclass whose fields are the settings in `conf/embedding`."""
 
-    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+    def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         """The layers whose outputs inference must keep."""
         ...
 

@@ -84,8 +84,16 @@ def infer(settings: Settings, dataset: Dataset, model: ModelUnderAudit) -> dict[
 
 
 def needed_splits(settings: Settings) -> list[str]:
-    """The splits that are evaluated, then those that only the embedding needs."""
-    return list(dict.fromkeys([*evaluated_splits(settings), *settings.embedding.instance.splits()]))
+    """The splits that are evaluated, then those that only embeddings need."""
+    more = settings.explainer
+    explained = [] if more is None else [settings.evaluation.opponents_from, *more.splits()]
+    return list(dict.fromkeys([*evaluated_splits(settings), *settings.embedding.instance.splits(), *explained]))
+
+
+def needed_layers(settings: Settings, model: ModelUnderAudit) -> list[Layer]:
+    """The layers whose outputs the embedding, or the search for opponents, needs."""
+    users = [settings.embedding.instance, *([] if settings.explainer is None else [settings.explainer])]
+    return list(dict.fromkeys(layer for user in users for layer in user.hidden_layers(model)))
 
 
 def evaluated_splits(settings: Settings) -> list[str]:
@@ -96,7 +104,7 @@ def evaluated_splits(settings: Settings) -> list[str]:
 def forward_entries(settings: Settings, dataset: Dataset, model: ModelUnderAudit, split: str) -> dict[Layer, Entry]:
     """Where the outputs of a forward pass are cached: one entry for `logits`, one for each layer."""
     common = {"model": model.key, "data": dataset.fingerprint, "split": split, "version": VERSION}
-    outputs = (LOGITS, *settings.embedding.instance.layers(model))
+    outputs = (LOGITS, *needed_layers(settings, model))
     return {
         layer: Entry(settings.paths.cache, "forward", {**common, "output": layer.name, "pool": layer.pool})
         for layer in outputs

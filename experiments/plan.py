@@ -11,7 +11,7 @@ from rich.table import Table
 from experiments.cache import Entry
 from experiments.console import printer
 from experiments.contract import Dataset, ModelUnderAudit, Split
-from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_splits
+from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_layers, needed_splits
 from experiments.loading import load_dataset
 from experiments.record import Record, definition_of
 from experiments.settings import Settings, check_settings
@@ -58,7 +58,7 @@ def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
 def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[Layer, int]:
     """The width of every output of a forward pass, found by one example."""
     one = Split(split.example_ids[:1], [split.examples[0]], None, split.attributes.iloc[:1])
-    layers = (LOGITS, *settings.embedding.instance.layers(model))
+    layers = (LOGITS, *needed_layers(settings, model))
     return {layer: values.shape[1] for layer, values in forward(model, one, layers, settings.compute).items()}
 
 

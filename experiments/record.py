@@ -24,6 +24,7 @@ from experiments.console import progress_bars, say
 from experiments.contract import Dataset, Problem
 from experiments.corruption import Problems
 from experiments.discovery import Refusal
+from experiments.embedding import Embedded
 from experiments.files import write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
 from experiments.runs import COLUMNS, check_definition
@@ -113,12 +114,24 @@ class Record:
             if not self._part(index).exists():
                 yield Part(index, list(problems[start : start + size]))
 
-    def write(self, part: Part, found: Mapping[str, Slices | Refusal], scores: Sequence[dict[str, Any]]) -> None:
-        """Keep a block's slices and scores; the scores come last, and make it complete."""
+    def note_embedding(self, embedded: Mapping[str, Embedded]) -> None:
+        """Keep what the embedding has to say about how it was made."""
+        self.content["embedding"] = {name: dict(one.report) for name, one in embedded.items() if one.report}
+
+    def write(
+        self,
+        part: Part,
+        found: Mapping[str, Slices | Refusal],
+        scores: Sequence[dict[str, Any]],
+        opponents: Sequence[dict[str, Any]],
+    ) -> None:
+        """Keep a block's slices, opponents and scores; the scores come last, and make it complete."""
         self.content["refused"] |= {name: f.reason for name, f in found.items() if isinstance(f, Refusal)}
         self._save()
         slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
         write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices))
+        if opponents:
+            write_parquet(self._part(part.index).with_suffix(".opponents"), pd.DataFrame(opponents))
         write_parquet(self._part(part.index), self._tidy(scores))
 
     def write_examples(self, examples: pd.DataFrame) -> None:
@@ -135,11 +148,14 @@ class Record:
         """
         parts = sorted((self.folder / "parts").glob("*.parquet"))
         scores = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-        if (scores["metric"] == "refused").all():
+        if len(scores) and (scores["metric"] == "refused").all():
             for part in parts:  # the next try starts from the first problem again
                 part.unlink()
             raise InvalidInput(next(iter(self.content["refused"].values())))
         write_parquet(self.folder / "scores.parquet", scores)
+        opponents = [pd.read_parquet(path) for path in sorted((self.folder / "parts").glob("*.opponents"))]
+        if opponents:
+            write_parquet(self.folder / "opponents.parquet", pd.concat(opponents, ignore_index=True))
         self.content["status"] = "done"
         self._save()
         seconds = time.perf_counter() - self._start

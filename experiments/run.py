@@ -11,6 +11,7 @@ from experiments.embedding import embed
 from experiments.examples import examples_table
 from experiments.inference import infer
 from experiments.loading import load_dataset
+from experiments.opponents import find_opponents, summon_witnesses
 from experiments.record import Record
 from experiments.settings import check_settings
 from experiments.tracking import start_tracking
@@ -28,10 +29,13 @@ def run(config: DictConfig) -> None:
         model = train_or_load(settings, dataset)
         predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
         embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
+        record.note_embedding(embedded)
+        witnesses = summon_witnesses(settings, dataset, model, predictions)  # None unless opponents are asked for
         problems = make_problems(settings, predictions, embedded)
         for part in record.unfinished_parts(problems):
             found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
-            record.write(part, found, score(settings, part.problems, found))
+            opponents = find_opponents(witnesses, part.problems, found)
+            record.write(part, found, score(settings, part.problems, found), opponents)
         record.write_examples(examples_table(dataset, predictions, embedded))
         record.finish()
         tracking.log(record.summary())

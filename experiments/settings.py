@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -35,9 +35,19 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Label:
-    """How a method's settings are called in the column `variant`; none of its arguments."""
+    """How tables call a method; none of its arguments.
+
+    Parameters
+    ----------
+    label : str, optional
+        For the column `variant`, instead of the settings that differ from the yaml's.
+    only_with, otherwise : str, optional
+        The embedding that makes this the method of that name, and what it is called with any other.
+    """
 
     label: str | None = None
+    only_with: str | None = None
+    otherwise: str | None = None
 
 
 # keys of a config group that are not arguments of its target
@@ -64,6 +74,8 @@ class Evaluation:
     protocols: tuple[Protocol, ...] = ("worst_slice", "best_average_precision", "best_auroc", "first")
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
     resamples: int = field(default=2000, metadata={"min": 1})
+    opponents: int = field(default=0, metadata={"min": 0})
+    opponents_from: SplitName = "train"
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,15 @@ class Settings:
     seeds: Seeds
     variant: str
 
+    @cached_property
+    def explainer(self) -> Any:
+        """The influence embedding that names opponents: the methods' own, else the default; None without opponents."""
+        if not self.evaluation.opponents:
+            return None
+        from experiments.embeddings.influence import Influence
+
+        return self.embedding.instance if isinstance(self.embedding.instance, Influence) else Influence()
+
     def defining(self) -> dict[str, Any]:
         """What defines the result, beside data and code: an allow-list, as json values."""
         groups = ("dataset", "model", "embedding", "method", "corruption")
@@ -151,8 +172,9 @@ def check_settings(config: DictConfig) -> Settings:
     if unknown is not None:
         raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, groups))
     changed = {group: _changed(config, plain, group, choices[group]) for group in COMPONENTS}
+    components = {group: _component(group, choices[group], plain[group], changed[group]) for group in COMPONENTS}
     return Settings(
-        **{group: _component(group, choices[group], plain[group], changed[group]) for group in COMPONENTS},
+        **components | {"method": _renamed(components["method"], plain["method"], choices["embedding"])},
         evaluation=construct(Evaluation, plain["evaluation"], "evaluation"),
         compute=construct(Compute, plain["compute"], "compute"),
         paths=_writable(construct(Paths, plain["paths"], "paths")),
@@ -184,12 +206,20 @@ def _component(group: str, choice: str, values: dict[str, Any], changed: dict[st
             f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that"
         )
     instance = construct(_located(target, group), arguments, group)
-    kept = {name: value for name, value in values.items() if name not in ("_target_", "label")}
+    kept = {n: v for n, v in values.items() if n != "_target_" and n not in Label.__dataclass_fields__}
     name = shown if group != "method" else shown.split(" ")[0]
     return Component(name, target, _plain(kept | _given(instance, arguments)), instance)
 
 
 SEED_OF = {"dataset": "split", "model": "training"}  # where the seed of a group has another name
+
+
+def _renamed(method: Component, values: Mapping[str, Any], embedding: str) -> Component:
+    """The method under the name that it has with this embedding."""
+    if values.get("only_with") in (None, embedding):
+        return method
+    return replace(method, name=values["otherwise"])
+
 
 # what the pipeline calls of each component
 VERBS = {
@@ -234,20 +264,17 @@ def _located(target: str, group: str) -> type:
 
 def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: str) -> dict[str, Any]:
     """The settings of a component that are not what its yaml says, interpolations resolved alike."""
-    loaded = (
-        GlobalHydra.instance()
-        .config_loader()
-        .load_configuration(f"{group}/{choice}", overrides=[], run_mode=RunMode.RUN, from_shell=False)
-    )
+    # the file alone: composed, its overrides of other groups would find nothing to override
+    loaded = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{choice}")
     yaml = config.copy()
     with open_dict(yaml):
-        yaml[group] = loaded.get(group, {})
+        yaml[group] = {} if loaded is None else loaded.config
     try:
         written = OmegaConf.to_container(yaml[group], resolve=True)
     except OmegaConfBaseException:
         written = {}
     given, written = _flat(plain[group]), _flat(written)
-    ignored = ("_target_", "label")
+    ignored = ("_target_", "defaults", *Label.__dataclass_fields__)
     return {n: v for n, v in given.items() if n not in ignored and (n not in written or written[n] != v)}
 
 

@@ -51,7 +51,7 @@ def train_or_load(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, "initial weights"))
         model = loader.build(dataset)
-    settings.embedding.instance.layers(model)  # a layer that is not there must not cost a training run
+    settings.embedding.instance.hidden_layers(model)  # a layer that is not there must not cost a training run
     entry = model_entry(settings, dataset)
     weights = entry.get(lambda folder: _train(model, dataset, loader.training, settings, entry.scratch, folder))
     model.module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})

@@ -7,6 +7,13 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Ball": "methods.ball",
+    "Domino": "methods.domino",
+    "GEORGE": "methods.george",
+    "InfEmbedRule": "methods.infembed_rule",
+    "KMeansSlices": "methods.kmeans",
+    "PlaneSpot": "methods.planespot",
+    "Ridge": "methods.ridge",
     "Confusion": "methods.confusion",
     "GMM": "methods.gmm",
     "HighestLoss": "methods.highest_loss",

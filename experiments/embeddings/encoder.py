@@ -46,7 +46,7 @@ class Encoder:
     pool: Literal["mean", "first", "pooler"] = "mean"
     max_length: int = field(default=128, metadata={"min": 1})
 
-    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+    def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         return ()
 
     def splits(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Predictions
+from experiments.inference import Layer, Predictions, evaluated_splits
 from experiments.settings import Settings
 
 
@@ -18,7 +18,7 @@ class FinalHidden:
 
     version: ClassVar[int] = 1
 
-    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+    def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         return (Layer(model.embedding_layer),)
 
     def splits(self) -> tuple[str, ...]:
@@ -27,4 +27,4 @@ class FinalHidden:
     def embed(
         self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
     ) -> dict[str, Embedded]:
-        return {name: Embedded(p.hidden[model.embedding_layer]) for name, p in predictions.items()}
+        return {name: Embedded(predictions[name].hidden[model.embedding_layer]) for name in evaluated_splits(settings)}

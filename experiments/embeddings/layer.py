@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Pool, Predictions
+from experiments.inference import Layer, Pool, Predictions, evaluated_splits
 from experiments.settings import Settings
 
 
@@ -30,7 +30,7 @@ class NamedLayer:
     layer: str
     pool: Pool = "mean"
 
-    def layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+    def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         model.layer(self.layer)  # refuses a name that is not there
         return (Layer(self.layer, self.pool),)
 
@@ -40,4 +40,4 @@ class NamedLayer:
     def embed(
         self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
     ) -> dict[str, Embedded]:
-        return {name: Embedded(p.hidden[self.layer]) for name, p in predictions.items()}
+        return {name: Embedded(predictions[name].hidden[self.layer]) for name in evaluated_splits(settings)}

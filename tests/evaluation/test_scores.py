@@ -85,11 +85,12 @@ def test_each_true_slice_gets_its_own_match():
 
 def test_no_slice_scores_0_and_chance_where_that_is_not_0():
     rows = rows_of(Slices.none(IDS), true_slices(10))
-    assert {row["protocol"] for row in rows} == set(PROTOCOLS)
+    assert {row["protocol"] for row in rows} == {*PROTOCOLS, None}
+    assert [row["value"] for row in rows if row["metric"] == "n_slices"] == [0.0]
     assert {row["slice"] for row in rows} == {None}
     chance = {"average_precision": 10 / N, "auroc": 0.5}
     assert all(row["value"] == chance.get(row["metric"], 0) for row in rows)
-    assert {row["metric"] for row in rows} == METRICS
+    assert {row["metric"] for row in rows} == METRICS | {"n_slices"}
 
 
 def test_no_slice_has_the_same_rows_as_some_slice():
@@ -120,7 +121,7 @@ def test_statistics_need_no_true_slices_and_belong_to_no_protocol():
 
 def test_an_empty_slice_has_no_statistics_but_its_size():
     found = Slices(IDS, torch.zeros(N, 1), torch.zeros(N, 1, dtype=torch.bool))
-    assert [(row["metric"], row["value"]) for row in rows_of(found, None)] == [("size", 0.0)]
+    assert [(row["metric"], row["value"]) for row in rows_of(found, None)] == [("n_slices", 1.0), ("size", 0.0)]
 
 
 def test_values_are_plain_finite_numbers():

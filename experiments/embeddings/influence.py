@@ -1,0 +1,246 @@
+"""Influence embeddings: examples are near each other where training examples influence them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from experiments.cache import Entry
+from experiments.compute import device_of
+from experiments.console import say
+from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.embedding import Embedded
+from experiments.inference import Layer, Predictions, evaluated_splits
+from experiments.keys import derive
+from experiments.settings import Settings, SplitName
+from experiments.training import Preprocessed
+from methods.contract import InvalidInput, Unsupported
+from methods.influence import ModuleInfluence, combine, residuals
+from methods.influence_gradients import LayerGradients
+from methods.influence_hessian import HessianFactors
+from methods.influence_linear import LinearInfluence
+from methods.progress import progress
+
+NOT_LINEAR = 1e-3  # relative error of logits as a linear map of the final hidden layer
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Influence embeddings over chosen layers (InfEmbed): they depend on the label, and follow it when it is changed.
+
+    Parameters
+    ----------
+    layers : list of str, optional
+        Modules whose parameters count; where it is left out, the final linear layer, in closed form.
+    krylov_dim : int
+        P: Hessian-vector products. At least twice `rank`, or the last directions are not worth much.
+    rank : int
+        D: dimensions of the embedding, fewer where the Hessian has fewer positive eigenvalues.
+    tolerance : float
+        Eigenvalues below this share of the largest are dropped.
+    n_hessian : int, optional
+        Training examples that the Hessian is made of, drawn by `seeds.training`; all where it is left out.
+    hessian_split : {"train", "validation", "test"}
+        Where they are from.
+
+    Notes
+    -----
+    Wang et al. (2023), equation 5 and appendix C.1.
+    """
+
+    version: ClassVar[int] = 1
+
+    layers: tuple[str, ...] | None = None
+    krylov_dim: int = field(default=500, metadata={"min": 2})
+    rank: int = field(default=100, metadata={"min": 1})
+    tolerance: float = field(default=1e-6, metadata={"above": 0, "below": 1})
+    n_hessian: int | None = field(default=None, metadata={"min": 2})
+    hessian_split: SplitName = "train"
+
+    def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
+        for name in self.layers or ():
+            model.layer(name)  # refuses a name that is not there
+        return (Layer(model.embedding_layer),) if self.layers is None else ()
+
+    def splits(self) -> tuple[str, ...]:
+        return (self.hessian_split,)
+
+    def embed(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+    ) -> dict[str, Embedded]:
+        return self.embed_splits(settings, dataset, model, predictions, evaluated_splits(settings))
+
+    def embed_splits(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        model: ModelUnderAudit,
+        predictions: Mapping[str, Predictions],
+        names: Iterable[str],
+    ) -> dict[str, Embedded]:
+        """Embeddings of any splits whose predictions there are."""
+        work = _Work(self, settings, dataset, model, predictions)
+        return {name: work.embedded(name) for name in names}
+
+
+class _Work:
+    """Influence embeddings of one model: the factors once, then split by split."""
+
+    def __init__(
+        self,
+        influence: Influence,
+        settings: Settings,
+        dataset: Dataset,
+        model: ModelUnderAudit,
+        predictions: Mapping[str, Predictions],
+    ) -> None:
+        self.influence, self.settings, self.dataset, self.model = influence, settings, dataset, model
+        self.predictions, self.device = predictions, device_of(settings.compute)
+        self.rows = self._hessian_rows()
+        arrays = self._entry("influence_factors", {}).get(self._write_factors)
+        self.factors = HessianFactors.from_arrays(arrays, self.device)
+        for note in self.factors.notes:
+            say(f"influence: {note}")
+
+    def embedded(self, name: str) -> Embedded:
+        predictions = self.predictions[name]
+        labels = predictions.split.labels
+        if labels is None:
+            raise InvalidInput(f"the {name} split has no labels, which influence embeddings depend on")
+        relabel = self._linear(predictions) if self.influence.layers is None else self._table(name, predictions)
+        return Embedded(relabel(labels), relabel, self._report())
+
+    def _linear(self, predictions: Predictions) -> Callable[[Tensor], Tensor]:
+        features, logits = predictions.hidden[self.model.embedding_layer], predictions.logits
+        influence = LinearInfluence(self.factors, logits.shape[1])
+        return lambda labels: influence.embed(features.to(self.device), self._residuals(logits, labels)).float().cpu()
+
+    def _table(self, name: str, predictions: Predictions) -> Callable[[Tensor], Tensor]:
+        fill = partial(self._write_table, predictions.split)
+        table = torch.from_numpy(self._entry("influence", {"split": name}).get(fill)["table"])  # (n, c, D)
+        return lambda labels: combine(table, residuals(predictions.logits, labels)).float()
+
+    def _residuals(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return residuals(logits.to(self.device), labels.to(self.device))
+
+    def _report(self) -> dict[str, Any]:
+        factors = self.factors
+        return {
+            "eigenvalues": factors.eigenvalues.tolist(),
+            "effective_rank": factors.effective_rank,
+            "captured_curvature": factors.captured,
+            "krylov_steps": factors.n_steps,
+            "hessian_examples": len(self.rows),
+            "notes": list(factors.notes),
+        }
+
+    def _hessian_rows(self) -> np.ndarray:
+        n = self.predictions[self.influence.hessian_split].split.n_examples
+        wanted = self.influence.n_hessian or n
+        if wanted > n:
+            raise InvalidInput(f"embedding.n_hessian is {wanted}, expected at most {n}, the examples of the split")
+        generator = np.random.default_rng(derive(self.settings.seeds.training, "examples of the Hessian"))
+        return np.sort(generator.permutation(n)[:wanted])
+
+    def _entry(self, stage: str, more: Mapping[str, Any]) -> Entry:
+        influence = self.influence
+        depends = {
+            "model": self.model.key,
+            "data": self.dataset.fingerprint,
+            "layers": influence.layers and list(influence.layers),
+            "numbers": [influence.krylov_dim, influence.rank, influence.tolerance],
+            "hessian": [influence.hessian_split, self.rows.tolist()],
+            "version": influence.version,
+            **more,
+        }
+        return Entry(self.settings.paths.cache, stage, depends)
+
+    def _write_factors(self, folder: Path) -> None:
+        options = {
+            "krylov_dim": self.influence.krylov_dim,
+            "rank": self.influence.rank,
+            "tolerance": self.influence.tolerance,
+            "seed": derive(self.settings.seeds.training, "start of the Lanczos iteration"),
+            "device": self.device,
+        }
+        factors = (
+            self._factors_of_linear(options) if self.influence.layers is None else self._factors_of_module(options)
+        )
+        for name, values in factors.to_arrays().items():
+            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+
+    def _factors_of_linear(self, options: Mapping[str, Any]) -> HessianFactors:
+        predictions = self.predictions[self.influence.hessian_split]
+        rows = torch.from_numpy(self.rows)
+        features, logits = predictions.hidden[self.model.embedding_layer][rows], predictions.logits[rows]
+        _check_linear(features, logits)
+        return LinearInfluence.fit(features, logits, **options).factors
+
+    def _factors_of_module(self, options: Mapping[str, Any]) -> HessianFactors:
+        split = self.predictions[self.influence.hessian_split].split
+        options = {name: value for name, value in options.items() if name != "device"}  # the module's own
+        with self._module() as (module, layers):
+            return ModuleInfluence.fit(module, layers, partial(self._batches, split, self.rows), **options).factors
+
+    def _write_table(self, split: Split, folder: Path) -> None:
+        """Write the table block by block: (n, c, D) may be larger than memory."""
+        n_classes, at = len(self.dataset.class_names), 0
+        shape = (split.n_examples, n_classes, self.factors.rank)
+        table = np.lib.format.open_memmap(folder / "table.npy", mode="w+", dtype=np.float32, shape=shape)
+        everything = np.arange(split.n_examples)
+        n_batches = -(-split.n_examples // self.settings.compute.batch_size)
+        with self._module() as (module, layers):
+            influence = ModuleInfluence(LayerGradients(module, layers), self.factors)
+            steps = progress(range(n_batches), "gradients", n_batches)
+            for _, (examples, _) in zip(steps, self._batches(split, everything), strict=True):
+                table[at : at + len(examples)] = influence.table(examples).float().cpu().numpy()
+                at += len(examples)
+        table.flush()
+
+    @contextmanager
+    def _module(self) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+        """A module that gives logits, on the device, and the names of the layers in it."""
+        module = _Logits(self.model).to(self.device)
+        try:
+            yield module, tuple(f"module.{name}" for name in self.influence.layers or ())
+        finally:
+            module.to("cpu")
+
+    def _batches(self, split: Split, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        data = Subset(Preprocessed(split, self.model), rows.tolist())
+        for examples, labels in DataLoader(data, batch_size=self.settings.compute.batch_size):
+            yield examples.to(self.device), labels.to(self.device)
+
+
+class _Logits(nn.Module):
+    """The model under audit as a module whose output is its logits."""
+
+    def __init__(self, model: ModelUnderAudit) -> None:
+        super().__init__()
+        self.module, self._model = model.module, [model]  # in a list: no part of the module's state
+        self.eval()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self._model[0].logits(batch)
+
+
+def _check_linear(features: Tensor, logits: Tensor) -> None:
+    """Raise `Unsupported` unless logits are a linear map of the features, as they are in front of a linear layer."""
+    bordered = torch.cat([features, torch.ones(len(features), 1)], dim=1).double()  # (n, d + 1)
+    if len(bordered) <= bordered.shape[1]:
+        return  # too few rows to tell
+    fitted = bordered @ torch.linalg.lstsq(bordered, logits.double(), driver="gelsd").solution
+    if (fitted - logits).norm() > NOT_LINEAR * logits.double().norm():
+        raise Unsupported(
+            "the model's embedding layer is not the input of a final linear layer: name the layers whose parameters "
+            "count, embedding.layers=[...]"
+        )

@@ -1,0 +1,77 @@
+"""Which training examples harm or help a discovered slice, whatever method found it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from experiments.clock import stage
+from experiments.contract import Dataset, ModelUnderAudit, Problem
+from experiments.discovery import Refusal
+from experiments.embedding import Embedded
+from experiments.inference import Predictions
+from experiments.settings import Settings
+from methods.contract import Slices
+from methods.opponents import opponents
+
+
+@dataclass(frozen=True, eq=False)
+class Witnesses:
+    """Influence embeddings of the examples that opponents are sought among, and of those that are scored.
+
+    Parameters
+    ----------
+    example_ids : tuple of str, length n'
+    embeddings : Tensor, shape (n', D)
+        Under their own labels.
+    scored : Embedded
+        Of the score split: a slice's members have the labels of their problem.
+    k : int
+        Opponents, and proponents, of each slice.
+    """
+
+    example_ids: tuple[str, ...]
+    embeddings: Tensor
+    scored: Embedded
+    k: int
+
+
+@stage("opponents")
+def summon_witnesses(
+    settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
+) -> Witnesses | None:
+    """What opponents are computed from, or None where none are asked for."""
+    if settings.explainer is None:
+        return None
+    names = (settings.evaluation.opponents_from, settings.evaluation.score_split)
+    embedded = settings.explainer.embed_splits(settings, dataset, model, predictions, set(names))
+    source, scored = (embedded[name] for name in names)
+    return Witnesses(dataset.split(names[0]).example_ids, source.values, scored, settings.evaluation.opponents)
+
+
+@stage("opponents")
+def find_opponents(
+    witnesses: Witnesses | None, problems: list[Problem], found: Mapping[str, Slices | Refusal]
+) -> list[dict[str, Any]]:
+    """Rows with problem, slice, rank, sign, example_id and influence; slices without members have none."""
+    rows: list[dict[str, Any]] = []
+    for problem in problems if witnesses is not None else []:
+        slices = found[problem.name]
+        if isinstance(slices, Slices):
+            rows += _of_problem(witnesses, problem, slices)
+    return rows
+
+
+def _of_problem(witnesses: Witnesses, problem: Problem, slices: Slices) -> list[dict[str, Any]]:
+    assert problem.score.labels is not None  # influence embeddings exist under labels only
+    relabelled = witnesses.scored.relabelled(problem.score.labels.cpu())
+    embeddings = witnesses.scored.values if relabelled is None else relabelled  # (n, D)
+    return [
+        {"problem": problem.name, "slice": index, **one._asdict()}
+        for index, members in enumerate(slices.members.T)
+        if members.any()
+        for one in opponents(witnesses.embeddings, witnesses.example_ids, embeddings[members.cpu()], witnesses.k)
+    ]
