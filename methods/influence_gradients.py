@@ -115,7 +115,7 @@ class LayerGradients:
         parts, start = {}, 0
         for name, parameter in self.parameters.items():
             part = vectors[..., start : start + parameter.numel()]
-            parts[name] = part.view(*vectors.shape[:-1], *parameter.shape)
+            parts[name] = part.view((*vectors.shape[:-1], *parameter.shape))
             start += parameter.numel()
         return parts
 

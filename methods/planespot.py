@@ -45,6 +45,8 @@ class PlaneSpot:
 
     Attributes
     ----------
+    n_columns_ : int
+        d, of the embeddings.
     reducer_ : object with transform(X)
     low_, span_ : ndarray, shape (2,)
         What the map was shifted and divided by, so that the examples of the fit lie in [0, 1].
@@ -103,8 +105,10 @@ class PlaneSpot:
     def fit(self, outputs: ModelOutputs) -> Self:
         self._check(outputs)
         probabilities = self._probabilities(outputs)  # before the costly part, which needs nothing else
-        self.reducer_ = self._fitted_reducer(double_rows(outputs).numpy())
-        plane = self.reducer_.transform(double_rows(outputs).numpy())  # (n, 2)
+        x = double_rows(outputs).numpy()  # (n, d)
+        self.n_columns_ = x.shape[1]
+        self.reducer_ = self._fitted_reducer(x)
+        plane = self.reducer_.transform(x)  # (n, 2)
         self.low_ = plane.min(axis=0)
         ranges = plane.max(axis=0) - self.low_
         self.span_ = np.where(ranges > 0, ranges, 1.0)
@@ -114,7 +118,7 @@ class PlaneSpot:
         return self
 
     def predict(self, outputs: ModelOutputs) -> Slices:
-        check_columns(outputs, self.reducer_.n_features_in_)
+        check_columns(outputs, self.n_columns_)
         probabilities = self._probabilities(outputs)
         points = self._points(self.reducer_.transform(double_rows(outputs).numpy()), probabilities)
         posteriors = torch.from_numpy(self.mixture_.predict_proba(points))  # (n, n_components)
@@ -148,7 +152,8 @@ class PlaneSpot:
 
     def _fitted_reducer(self, x: np.ndarray) -> Any:
         if self.reduce == "pca":
-            return PCA(min(2, *x.shape), random_state=self.seed).fit(x)
+            with np.errstate(invalid="ignore"):  # shares of no variance, which are not used
+                return PCA(min(2, *x.shape), random_state=self.seed).fit(x)
         umap = _umap()(n_neighbors=min(self.n_neighbors, len(x) - 1), random_state=self.seed, n_jobs=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that far clusters share no neighbours, which is no harm

@@ -65,11 +65,11 @@ def test_no_slice_lies_within_another_and_the_worst_is_first(seed):
 
 
 def test_bad_blobs_are_found_the_worst_first_and_equal_ones_by_loss():
-    outputs = blobs([0.9, 0.1, 1.0, 0.0, 0.0])
-    slices = InfEmbedRule(min_size=40).fit(outputs).predict(outputs)
+    outputs = blobs([1.0, 0.0, 1.0, 0.1, 1.0, 0.0, 1.0, 0.2])
+    slices = InfEmbedRule(min_size=40, branching=2, n_init=10).fit(outputs).predict(outputs)
     blob_of_slice = [int(members.nonzero()[0]) // 40 for members in slices.members.T]
-    assert blob_of_slice == [4, 3, 1]
-    assert slices.members.sum(dim=0).tolist() == [40, 40, 40]
+    assert blob_of_slice == [5, 1, 3, 7]
+    assert slices.members.sum(dim=0).tolist() == [40, 40, 40, 40]
 
 
 def test_the_thresholds_are_inclusive():
@@ -126,9 +126,9 @@ def test_rank_by_loss_or_distance():
     outputs = blobs([1.0, 0.0])
     losses = torch.rand(80, generator=torch.Generator().manual_seed(0))
     outputs = ModelOutputs(outputs.example_ids, outputs.embeddings, losses, outputs.correct)
-    by_loss = InfEmbedRule(rank="loss").fit(outputs).predict(outputs)
+    by_loss = InfEmbedRule(branching=2, rank="loss").fit(outputs).predict(outputs)
     assert by_loss.membership[:, 0].argmax() == 40 + losses[40:].argmax()
-    by_distance = InfEmbedRule().fit(outputs).predict(outputs)
+    by_distance = InfEmbedRule(branching=2).fit(outputs).predict(outputs)
     distances = (outputs.embeddings[40:] - outputs.embeddings[40:].mean(dim=0)).norm(dim=1)
     assert by_distance.membership[:, 0].argmax() == 40 + distances.argmin()
 
