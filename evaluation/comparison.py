@@ -27,11 +27,14 @@ class BestMethod(NamedTuple):
         Of each other method against the best, after Holm's correction.
     indistinguishable : tuple of str
         The others that cannot be told apart from the best at the chosen level.
+    n_groups : int
+        The fewest groups that a comparison had.
     """
 
     name: str
     p_values: dict[str, float]
     indistinguishable: tuple[str, ...]
+    n_groups: int = 0
 
 
 def paired_test(
@@ -42,7 +45,7 @@ def paired_test(
     Parameters
     ----------
     first, second : array-like, shape (g,)
-        The mean score of each group of problems, in the same order, finite.
+        The mean score of each group of problems, in the same order, NaN where a method has none.
     test : str
         `permutation` flips the signs of the differences and compares their mean: all 2^g ways where that is at most
         `resamples`, else that many drawn at random. `wilcoxon` is the signed-rank test, which uses ranks only.
@@ -65,6 +68,7 @@ def paired_test(
     check_count("resamples", resamples)
     means = _aligned({"first": first, "second": second})
     differences = means["first"] - means["second"]  # (g,)
+    differences = differences[~np.isnan(differences)]
     return TESTS[test](differences, resamples, seed) if len(differences) > 1 else 1.0
 
 
@@ -109,7 +113,8 @@ def indistinguishable_from_best(
     Parameters
     ----------
     scores : mapping of str to array-like, shape (g,)
-        For each method the mean score of each group, larger is better; the groups that all methods have, in one order.
+        For each method the mean score of each group, larger is better; NaN where it has none. Each comparison is made
+        on the groups that both have.
     alpha : float, in (0, 1)
         A method is told apart where its corrected p-value is at most this.
     test, resamples, seed
@@ -129,26 +134,28 @@ def indistinguishable_from_best(
     --------
     >>> spotlight, domino = [0.9, 0.8, 0.7, 0.9, 0.8, 0.7], [0.8, 0.7, 0.5, 0.6, 0.7, 0.6]
     >>> indistinguishable_from_best({"domino": domino, "spotlight": spotlight})
-    BestMethod(name='spotlight', p_values={'domino': 0.03125}, indistinguishable=())
+    BestMethod(name='spotlight', p_values={'domino': 0.03125}, indistinguishable=(), n_groups=6)
     """
     check_share("alpha", alpha)
     means = _aligned(scores)
-    best = max(means, key=lambda name: means[name].mean())
+    best = max(means, key=lambda name: float(np.nanmean(means[name])))
     others = [name for name in means if name != best]
     raw = [paired_test(means[best], means[name], test=test, resamples=resamples, seed=seed) for name in others]
     p_values = dict(zip(others, holm(raw).tolist(), strict=True))
-    return BestMethod(best, p_values, tuple(name for name in others if p_values[name] > alpha))
+    in_common = [int(np.isfinite(means[best] - means[name]).sum()) for name in others]
+    alike = tuple(name for name in others if p_values[name] > alpha)
+    return BestMethod(best, p_values, alike, min(in_common, default=len(means[best])))
 
 
 def _aligned(scores: Mapping[str, npt.ArrayLike]) -> dict[str, Floats]:
-    """The group means as arrays of one shape (g,), finite."""
+    """The group means as arrays of one shape (g,)."""
     means = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
     shapes = {name: array.shape for name, array in means.items()}
     if len(set(shapes.values())) != 1 or any(array.ndim != 1 or array.size == 0 for array in means.values()):
         raise InvalidInput(f"group means have shapes {shapes}, expected the same (g,) for all, g at least 1")
     for name, array in means.items():
-        if not np.isfinite(array).all():
-            raise InvalidInput(f"group means of {name!r} are not all finite: give only groups that every method has")
+        if np.isinf(array).any() or np.isnan(array).all():
+            raise InvalidInput(f"group means of {name!r} are infinite or all missing, expected some finite ones")
     return means
 
 

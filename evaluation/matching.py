@@ -84,6 +84,11 @@ class Candidates:
         # -m orders as 1 - m does, without the ties that rounding makes of small memberships in 1 - m
         return -column if match.complement else column
 
+    def retrieved_by(self, match: Match) -> Bools:
+        """The examples with a membership other than 0, shape (n,)."""
+        column = self.membership[:, match.slice]
+        return column < 1 if match.complement else column > 0
+
     def members_of(self, match: Match) -> Bools:
         """The hard slice, or all that is outside it, shape (n,)."""
         column = self.members[:, match.slice]

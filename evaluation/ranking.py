@@ -40,7 +40,13 @@ def ranking(membership: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.intp]:
     return np.lexsort((tie_breaks, -values))  # the last key sorts first
 
 
-def hits_at_k(membership: npt.ArrayLike, true_slice: npt.ArrayLike, k: Sequence[int], seed: int = 0) -> Ints:
+def hits_at_k(
+    membership: npt.ArrayLike,
+    true_slice: npt.ArrayLike,
+    k: Sequence[int],
+    seed: int = 0,
+    retrieved: npt.ArrayLike | None = None,
+) -> Ints:
     """How many of the first k examples are in the true slice, for several k from one ranking.
 
     Parameters
@@ -51,6 +57,9 @@ def hits_at_k(membership: npt.ArrayLike, true_slice: npt.ArrayLike, k: Sequence[
         Each at least 1; one above n counts all n examples.
     seed : int
         Of the order among equal memberships.
+    retrieved : array-like, shape (n,), bool, optional
+        Which examples the slice holds at all; by default those with a membership other than 0. The others are no hits:
+        a slice of four examples has four chances, and one of none has none.
 
     Returns
     -------
@@ -64,7 +73,8 @@ def hits_at_k(membership: npt.ArrayLike, true_slice: npt.ArrayLike, k: Sequence[
     for value in k:
         check_count("k", value)
     order = ranking(membership, seed)
-    found = as_outcomes("true_slice", true_slice, len(order))[order]  # (n,)
+    held = _as_vector(membership) != 0 if retrieved is None else as_outcomes("retrieved", retrieved, len(order))
+    found = (as_outcomes("true_slice", true_slice, len(order)) & held)[order]  # (n,)
     last = np.minimum(np.asarray(k, dtype=np.int64), len(order)) - 1  # (len(k),)
     hits: Ints = np.cumsum(found, dtype=np.int64)[last]
     return hits

@@ -66,7 +66,7 @@ def score(
     Notes
     -----
     No discovered slice ranks nothing: average precision is the base rate, AUROC is 0.5, the rest is 0, and `slice`
-    is None. A slice without members is still ranked by its membership.
+    is None. An example with membership 0 is in no top k.
 
     Examples
     --------
@@ -110,7 +110,8 @@ def _against(
 def _measure(candidates: Candidates, match: Match, k: Sequence[int], seed: int) -> list[Measured]:
     membership, members = candidates.membership_of(match), candidates.members_of(match)
     true_slice = candidates.true_slice
-    hits, size = hits_at_k(membership, true_slice, k, seed).tolist(), int(true_slice.sum())
+    hits = hits_at_k(membership, true_slice, k, seed, candidates.retrieved_by(match)).tolist()
+    size = int(true_slice.sum())
     return [
         *[("precision_at_k", at, hit / at) for at, hit in zip(k, hits, strict=True)],
         *[("recall_at_k", at, hit / size) for at, hit in zip(k, hits, strict=True)],

@@ -10,22 +10,19 @@ from rich.table import Table
 
 from experiments.cache import prune, sizes
 from experiments.console import printer, say
-from methods.errors import InvalidInput
 
 
 def cache_root() -> Path:
     """Where the cache lies unless a run's `paths.cache` says otherwise."""
-    return Path(os.environ.get("SLICEBENCH_CACHE", "~/.cache/slicebench")).expanduser()
+    return Path(os.environ.get("SLICEBENCH_CACHE") or "~/.cache/slicebench").expanduser()
 
 
 def show_cache(days: float | None, as_json: bool) -> None:
     """Print entries and bytes of each stage, after removing what is older than so many days."""
     root, console = cache_root(), printer()
     if days is not None:
-        if days < 0:
-            raise InvalidInput(f"--prune is {days:g}, expected a number of days, at least 0")
         removed, freed = prune(root, days)
-        say(f"removed {removed} entries, {freed / 1e6:.1f} MB")
+        say(f"removed {removed} {'entry' if removed == 1 else 'entries'}, {freed / 1e6:.1f} MB")
     stages = sizes(root)
     if as_json:
         print(json.dumps({name: {"entries": n, "bytes": b} for name, (n, b) in stages.items()}, indent=2))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from methods.errors import InvalidInput, unknown_name
+
+if TYPE_CHECKING:
+    from experiments.jobs import Failure
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -22,6 +28,8 @@ app = typer.Typer(
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print json.")]
+# an empty variable is no path: it would be read as the working directory
+PATHS = ("SLICEBENCH_CACHE", "SLICEBENCH_DATA")
 Folder = Annotated[Path, typer.Argument(help="A folder of runs, such as outputs or outputs/demo.")]
 
 
@@ -36,6 +44,7 @@ def explained(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough: no traceback from what cleans up
         typer.echo("interrupted; the same command goes on from here", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except typer.Exit:
@@ -50,6 +59,13 @@ def explained(debug: bool = False) -> Iterator[None]:
         raise typer.Exit(USER_ERROR) from None
 
 
+@app.callback()
+def _before() -> None:
+    for name in PATHS:
+        if not os.environ.get(name):
+            os.environ.pop(name, None)
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[
@@ -61,15 +77,14 @@ def list_(
     import json
 
     from experiments.listing import GROUPS, items
-    from methods.errors import unknown_name
 
     if kind is not None and kind not in GROUPS:
         typer.echo(f"slicebench: {unknown_name(f'no list is called {kind!r}', kind, GROUPS)}", err=True)
         raise typer.Exit(USER_ERROR)
     kinds = [kind] if kind else list(GROUPS)
     if as_json:
-        found = {k: items(k) for k in kinds}
-        typer.echo(json.dumps(found[kind] if kind else found, indent=2))
+        found = items(kind) if kind else [{"kind": k, **item} for k in kinds for item in items(k)]
+        typer.echo(json.dumps(found, indent=2))
         return
     for k in kinds:
         if not kind:
@@ -95,20 +110,30 @@ def run(
     --config-dir DIR adds configs of your own; --cfg job prints the composed config. A finished run is skipped, an
     unfinished one goes on where it stopped.
     """
-    for folder in import_path or []:
-        _importable(folder)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed by Hydra
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # else a folder `conf` here would hide ours from worker processes
     sys.argv = ["slicebench", *_overrides_last(context.args)]
     with explained(debug):
-        import hydra
+        _check_folders(import_path or [])
+        from experiments.jobs import IMPORT_PATH, launch
 
-        if dry_run:
-            from experiments.plan import plan as task
-        else:
-            from experiments.run import run as task
-        # the plain function: a decorated one is pickled by value, and its module never imported in a worker
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
+        os.environ[IMPORT_PATH] = os.pathsep.join(str(folder.resolve()) for folder in import_path or [])
+        failures, n_jobs = launch(dry_run)
+        if failures and n_jobs == 1 and failures[0].error is not None:
+            raise failures[0].error
+        _name(failures, n_jobs, debug)
+
+
+def _name(failures: Sequence[Failure], n_jobs: int, debug: bool) -> None:
+    """One line for each run of a sweep that failed, below the tracebacks that there are to show."""
+    for failure in failures:
+        if failure.ours or debug:
+            typer.echo(failure.trace, err=True)
+    for failure in failures:
+        typer.echo(f"slicebench: {failure.overrides}: {failure.reason}", err=True)
+    if failures:
+        typer.echo(f"slicebench: {len(failures)} of {n_jobs} runs failed", err=True)
+        raise typer.Exit(FAILURE if any(failure.ours for failure in failures) else USER_ERROR)
 
 
 def _overrides_last(arguments: list[str]) -> list[str]:
@@ -117,13 +142,10 @@ def _overrides_last(arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if argument not in overrides] + overrides
 
 
-def _importable(folder: Path) -> None:
-    if not folder.is_dir():
-        typer.echo(f"slicebench: --import-path {folder} is no folder", err=True)
-        raise typer.Exit(USER_ERROR)
-    path = str(folder.resolve())
-    sys.path.insert(0, path)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
+def _check_folders(import_path: Sequence[Path]) -> None:
+    missing = next((folder for folder in import_path if not folder.is_dir()), None)
+    if missing is not None:
+        raise InvalidInput(f"--import-path {missing} is no folder")
 
 
 @app.command()

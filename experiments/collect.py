@@ -10,7 +10,9 @@ import pandas as pd
 
 from experiments.console import say
 from experiments.files import write_atomically, write_parquet, write_text
-from experiments.leaderboard import Bootstrap, compare, differences, leaderboard
+from experiments.keys import key_of
+from experiments.leaderboard import OCCASION, Bootstrap, compare, differences, leaderboard
+from experiments.runs import COLUMNS as TIDY
 from experiments.runs import Run, check_unchanged, find_runs
 from experiments.tables import PRINTED, Report, markdown, print_leaderboard
 from methods.errors import InvalidInput
@@ -37,7 +39,7 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
     report = Report(board, pairs, comparisons, bootstrap)
     out = folder / "collected"
-    write_parquet(out / "scores.parquet", scores)
+    write_parquet(out / "scores.parquet", scores[list(TIDY)])
     write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
     write_atomically(out / "differences.csv", lambda file: pairs.to_csv(file, index=False))
     write_text(out / "leaderboard.md", markdown(report))
@@ -63,13 +65,13 @@ def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | N
 
 def _scores(runs: Sequence[Run]) -> pd.DataFrame:
     """All scores; runs that differ in more than names and seeds tell are kept apart by their variant."""
-    frames = [pd.read_parquet(run.folder / "scores.parquet") for run in runs]
+    frames = [pd.read_parquet(run.folder / "scores.parquet").assign(**{OCCASION: _occasion(run)}) for run in runs]
     names = ("dataset", "model", "embedding", "corruption", "method", "variant")
     alike: dict[tuple[str, ...], list[int]] = {}
     for index, frame in enumerate(frames):
         alike.setdefault(tuple(str(frame[name].iloc[0]) for name in names), []).append(index)
     for identity, indices in alike.items():
-        details = [_details(runs[index]) for index in indices]
+        details = _with_data([runs[index] for index in indices])
         differing = [d for d in sorted(set().union(*details)) if len({x.get(d) for x in details}) > 1]
         for index, detail in zip(indices, details, strict=True):
             if differing:
@@ -78,6 +80,22 @@ def _scores(runs: Sequence[Run]) -> pd.DataFrame:
         if differing:
             say(f"{identity[4]}: runs that differ in {', '.join(differing)} are shown as different rows")
     return pd.concat(frames, ignore_index=True)
+
+
+def _occasion(run: Run) -> str:
+    """What makes the problems of a run, beside their names: the data, and all seeds but the method's."""
+    definition = run.content["definition"]
+    seeds = {name: seed for name, seed in definition["seeds"].items() if name != "method"}
+    return key_of({"fingerprint": definition["fingerprint"], "seeds": seeds})
+
+
+def _with_data(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """The details of runs, with the data's fingerprint where one seed of the splits has several."""
+    definitions = [run.content["definition"] for run in runs]
+    prints = {(d["seeds"]["split"], d["fingerprint"]) for d in definitions}
+    is_ambiguous = len(prints) > len({seed for seed, _ in prints})
+    extra = [{"fingerprint": d["fingerprint"][:8]} if is_ambiguous else {} for d in definitions]
+    return [_details(run) | more for run, more in zip(runs, extra, strict=True)]
 
 
 def _details(run: Run) -> dict[str, str]:

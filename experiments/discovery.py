@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from torch import Tensor
 
 from evaluation.scores import score as score_slices
 from experiments.clock import stage
 from experiments.contract import Problem
 from experiments.keys import derive
+from experiments.randomness import seeded
 from experiments.settings import Settings
-from methods.contract import InvalidInput, SliceDiscoveryMethod, Slices
+from methods.contract import InvalidInput, ModelOutputs, SliceDiscoveryMethod, Slices
 from methods.progress import progress
 
 
@@ -23,37 +27,51 @@ class Refusal:
     reason: str
 
 
+class BrokenMethod(InvalidInput):
+    """The method does something that no method may do: the run fails, whatever the other problems say."""
+
+
 @stage("discover")
 def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slices | Refusal]:
     """For each problem by name: the slices found on its score half, or the method's reason for refusing it."""
     method, seed = settings.method.instance, settings.seeds.method
-    try:
-        fitted = fit_all(method, problems, seed)
-    except InvalidInput:
-        # one of them is to blame: without the others, each says for itself what is wrong with it
-        return {problem.name: _alone(method, problem, seed) for problem in problems}
-    return {problem.name: _predicted(one, problem) for one, problem in zip(fitted, problems, strict=True)}
+    with _untouched(problems):
+        try:
+            fitted = fit_all(method, problems, seed)
+        except BrokenMethod:
+            raise
+        except InvalidInput:
+            # one of them is to blame: without the others, each says for itself what is wrong with it
+            return {problem.name: _alone(method, problem, seed) for problem in problems}
+        return {problem.name: _predicted(one, problem, seed) for one, problem in zip(fitted, problems, strict=True)}
 
 
 def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDiscoveryMethod]:
     """A fitted copy of the method for each problem, at once where it knows how (`fit_many`)."""
     seeds = [derive(seed, problem.name) for problem in problems]
     if hasattr(method, "fit_many"):
-        return list(method.fit_many([problem.fit for problem in problems], seeds))
-    steps = progress(range(len(problems)), "problems", total=len(problems))
-    return [with_seed(method, seeds[i]).fit(problems[i].fit) for i in steps]
+        with seeded(derive(seed, *(problem.name for problem in problems))):
+            fitted = list(method.fit_many([problem.fit for problem in problems], seeds))
+    else:
+        steps = progress(range(len(problems)), "problems", total=len(problems))
+        fitted = [_fitted(with_seed(method, seeds[i]), problems[i], seeds[i]) for i in steps]
+    if len(fitted) != len(problems) or not all(hasattr(one, "predict") for one in fitted):
+        raise BrokenMethod(f"{type(method).__name__}: fit must return the fitted method, fit_many one for each problem")
+    return fitted
 
 
 def with_seed(method: Any, seed: int) -> Any:
     """A copy of an unfitted method that draws from this seed, if it draws at all."""
-    seeded = copy.copy(method)
-    if hasattr(seeded, "seed"):
-        seeded.seed = seed
-    return seeded
+    seeded_copy = copy.copy(method)
+    if hasattr(seeded_copy, "seed"):
+        object.__setattr__(seeded_copy, "seed", seed)  # a frozen dataclass is a method too
+    return seeded_copy
 
 
 @stage("score")
-def score(settings: Settings, problems: Sequence[Problem], found: dict[str, Slices | Refusal]) -> list[dict[str, Any]]:
+def score(
+    settings: Settings, problems: Sequence[Problem], found: Mapping[str, Slices | Refusal]
+) -> list[dict[str, Any]]:
     """Tidy rows for a block of problems; a refused problem has the one row `refused`."""
     return [
         {"problem": problem.name, "group": problem.group, "kind": problem.kind, **row}
@@ -79,15 +97,46 @@ def _scores(settings: Settings, problem: Problem, found: Slices | Refusal) -> li
     )
 
 
+def _fitted(method: Any, problem: Problem, seed: int) -> Any:
+    with seeded(seed):
+        return method.fit(problem.fit)
+
+
 def _alone(method: Any, problem: Problem, seed: int) -> Slices | Refusal:
     try:
-        return _predicted(fit_all(method, [problem], seed)[0], problem)
+        (fitted,) = fit_all(method, [problem], seed)
+    except BrokenMethod:
+        raise
     except InvalidInput as error:
         return Refusal(str(error))
+    return _predicted(fitted, problem, seed)
 
 
-def _predicted(fitted: SliceDiscoveryMethod, problem: Problem) -> Slices | Refusal:
+def _predicted(fitted: SliceDiscoveryMethod, problem: Problem, seed: int) -> Slices | Refusal:
     try:
-        return fitted.predict(problem.score)
+        with seeded(derive(seed, problem.name, "predict")):
+            found = fitted.predict(problem.score)
     except InvalidInput as error:
         return Refusal(str(error))
+    if not isinstance(found, Slices):
+        raise BrokenMethod(f"{type(fitted).__name__}: predict returned {type(found).__name__}, expected methods.Slices")
+    if found.example_ids != problem.score.example_ids:
+        raise BrokenMethod(f"{type(fitted).__name__}: predict returned other example ids than those it was given")
+    return found
+
+
+@contextmanager
+def _untouched(problems: Sequence[Problem]) -> Iterator[None]:
+    """Raise `BrokenMethod` where a method changes its input: problems share tensors, so it would change all results."""
+    before = {(id(o), name): (o, t._version) for o, name, t in _tensors(problems)}
+    yield
+    for outputs, name, tensor in _tensors(problems):
+        if before[id(outputs), name][1] != tensor._version:
+            raise BrokenMethod(f"the method changed {name} in place: it must work on a copy (.clone())")
+
+
+def _tensors(problems: Sequence[Problem]) -> Iterator[tuple[ModelOutputs, str, Tensor]]:
+    for outputs in (half for problem in problems for half in (problem.fit, problem.score)):
+        for name, value in vars(outputs).items():
+            if isinstance(value, Tensor) and not value.is_inference():  # those have no version
+                yield outputs, name, value

@@ -12,6 +12,32 @@ from omegaconf.errors import OmegaConfBaseException
 
 from methods.errors import InvalidInput, unknown_name
 
+ELSEWHERE = "choose other folders with paths.cache=DIR and paths.results=DIR"
+IN_THE_WAY = "something else has this name: move it away"
+# errors of the file system, and what to do about them; sockets and processes have others, which are bugs
+ADVICE = {
+    errno.ENOSPC: f"free some space, or {ELSEWHERE}",
+    errno.EDQUOT: f"free some space, or {ELSEWHERE}",
+    errno.EFBIG: ELSEWHERE,
+    errno.EACCES: ELSEWHERE,
+    errno.EPERM: ELSEWHERE,
+    errno.EROFS: ELSEWHERE,
+    errno.EEXIST: IN_THE_WAY,
+    errno.ENOTDIR: IN_THE_WAY,
+    errno.EISDIR: IN_THE_WAY,
+    errno.ENOTEMPTY: IN_THE_WAY,
+    errno.ENOENT: "was it removed meanwhile?",
+    errno.ESTALE: "was it removed meanwhile?",
+    errno.ENAMETOOLONG: ELSEWHERE,
+    errno.ELOOP: "its links lead in a circle",
+    errno.EMFILE: "raise the limit with ulimit -n",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EIO: "is the disk broken?",
+    errno.EBUSY: "another program uses it",
+    errno.ENOLCK: f"this file system has no locks: {ELSEWHERE}",
+    errno.ENOSYS: f"this file system has no locks: {ELSEWHERE}",
+}
+
 
 def explanation(error: BaseException) -> str | None:
     """What to tell the user, or None where the error is not the user's but ours."""
@@ -21,11 +47,45 @@ def explanation(error: BaseException) -> str | None:
         return _no_such_config(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _about_config(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
+    if isinstance(error, OSError):
+        return _about_files(error)
+    if type(error).__name__ in ("SafetensorError", "ArrowInvalid"):  # by name: neither needs to be installed here
+        return _about_contents(error)
+    if isinstance(error, MemoryError) or re.search(r"CUDA out of memory|can't allocate memory", str(error)):
+        return f"there is not enough memory ({_first_line(error)}): try a smaller compute.batch_size"
     if isinstance(error, ValueError) and _raised_in_hydra(error):
         return f"the command line cannot be read: {error}"
     return None
+
+
+def _about_files(error: OSError) -> str | None:
+    code = error.errno
+    if code is None:
+        # numpy's words for a full disk; Arrow's for a file that is not what was written
+        if re.search(r"\d+ requested and \d+ written", str(error)):
+            code = errno.ENOSPC
+        elif re.search(r"(?i)corrupt|deserialize thrift|end of stream", str(error)):
+            return _damaged(error)
+    if code not in ADVICE:
+        return None
+    return f"{error.filename or 'a file'}: {os.strerror(code)}: {ADVICE[code]} (--debug shows where)"
+
+
+def _about_contents(error: BaseException) -> str | None:
+    """Of safetensors and Arrow, whose errors hold the system's as text."""
+    system = re.search(r"os error (\d+)", str(error))
+    if system:
+        return _about_files(OSError(int(system.group(1)), ""))
+    reading = re.search(r"(?i)deserializ|header|parquet|corrupt", str(error))
+    return _damaged(error) if reading else None
+
+
+def _damaged(error: BaseException) -> str:
+    return f"a file is damaged ({_first_line(error)}): delete it and run again (--debug shows where)"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _raised_in_hydra(error: BaseException) -> bool:

@@ -44,7 +44,7 @@ def first_difference(stored: Any, expected: Any, path: str = "") -> tuple[str, A
     ('method.size', 10, 50)
     """
     if isinstance(stored, Mapping) and isinstance(expected, Mapping):
-        for name in sorted({*stored, *expected}):
+        for name in sorted({*stored, *expected}, key=repr):  # yaml has names that are no text, too
             dotted = f"{path}.{name}" if path else str(name)
             difference = first_difference(stored.get(name, ABSENT), expected.get(name, ABSENT), dotted)
             if difference:

@@ -13,6 +13,10 @@ from evaluation.intervals import difference_interval, mean_interval
 
 Measure = tuple[str, str, int | None]  # (protocol, metric, k)
 
+# A column beside the tidy ones: data and seeds that make a problem. Two methods met the same problem only where it
+# agrees; the seed of the method is no part of it.
+OCCASION = "occasion"
+
 # one row of the leaderboard for each combination of these
 SETTING = ("dataset", "model", "embedding", "corruption", "kind")
 METHOD = ("method", "variant")
@@ -36,7 +40,7 @@ class Bootstrap:
 
 def problem_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """One value a problem, seed and measure: the mean over its true slices (or, without truth, its slices)."""
-    keys = [*SETTING, *METHOD, "run", "seed", "problem", "group", *MEASURE]
+    keys = [*SETTING, *METHOD, "run", OCCASION, "problem", "group", *MEASURE]
     measured = scores[scores["metric"] != "refused"]
     return measured.groupby(keys, dropna=False, observed=True, sort=True)["value"].mean().reset_index()
 
@@ -83,23 +87,21 @@ class Comparison:
         Data set, model, embedding, corruption and kind.
     best : BestMethod
         The best method, and those that cannot be told apart from it.
-    n_groups : int
-        Groups that all methods have: what the tests see.
     """
 
     setting: dict[str, Any]
     best: BestMethod
-    n_groups: int
 
 
 def compare(scores: pd.DataFrame, measure: Measure, alpha: float) -> list[Comparison]:
     """For each setting with at least two methods: who is best on this measure, and who cannot be told apart."""
     comparisons = []
     for key, block in _measured(problem_scores(scores), measure).groupby(list(SETTING), dropna=False):
-        means = block.pivot_table(index="group", columns="who", values="value").dropna()
-        if means.shape[1] > 1 and len(means):
+        # first the mean over what both have of a problem, as draws of another occasion are other problems
+        means = block.pivot_table(index=["group", OCCASION], columns="who", values="value").groupby("group").mean()
+        if means.shape[1] > 1:
             best = indistinguishable_from_best({who: means[who].to_numpy() for who in means}, alpha=alpha)
-            comparisons.append(Comparison(dict(zip(SETTING, key, strict=True)), best, len(means)))
+            comparisons.append(Comparison(dict(zip(SETTING, key, strict=True)), best))
     return comparisons
 
 
@@ -113,7 +115,7 @@ def differences(scores: pd.DataFrame, measure: Measure, bootstrap: Bootstrap) ->
     """
     rows = []
     for key, block in _measured(problem_scores(scores), measure).groupby(list(SETTING), dropna=False):
-        wide = block.pivot_table(index=["group", "problem", "seed"], columns="who", values="value", dropna=False)
+        wide = block.pivot_table(index=["group", "problem", OCCASION], columns="who", values="value", observed=True)
         groups = wide.index.get_level_values("group").to_numpy(str)
         for first in wide:
             for second in (who for who in wide if who != first):

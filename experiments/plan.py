@@ -14,6 +14,7 @@ from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_layers, needed_splits
 from experiments.loading import load_dataset
 from experiments.record import Record, definition_of
+from experiments.runs import check_definition
 from experiments.settings import Settings, check_settings
 from experiments.training import model_entry
 
@@ -32,6 +33,8 @@ def plan(config: DictConfig) -> None:
     settings = check_settings(config)
     dataset = load_dataset(settings)
     record = Record(settings, definition_of(settings, dataset))
+    if any((record.folder / name).exists() for name in ("config.yaml", "run.json")):
+        check_definition(record.folder, record.definition)
     steps = [*_stages(settings, dataset), Step("discover and score", _state_of(record), 0)]
     table = Table("stage", "state", "to write", box=SIMPLE_HEAD, pad_edge=False)
     for step in steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from experiments.discovery import Refusal
 from experiments.embedding import Embedded
 from experiments.files import write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
-from experiments.runs import COLUMNS, check_definition
+from experiments.runs import COLUMNS, check_definition, read_run
 from experiments.settings import Settings
 from experiments.stamp import stamp
 from methods.contract import InvalidInput, Slices
@@ -79,9 +80,11 @@ class Record:
     @property
     def done(self) -> bool:
         """Whether the folder holds a finished run."""
-        path = self.folder / "run.json"
-        status = json.loads(path.read_text())["status"] if path.exists() else None
-        return status == "done" and (self.folder / "scores.parquet").exists()
+        before = self._before()
+        return before.get("status") == "done" and all(
+            (self.folder / name).exists() and (self.folder / name).stat().st_size == size
+            for name, size in before.get("files", {"scores.parquet": -1}).items()
+        )
 
     @property
     def finished(self) -> bool:
@@ -93,10 +96,11 @@ class Record:
     def __enter__(self) -> Self:
         self._stack = ExitStack()
         self._stack.enter_context(waiting_lock(self.folder / "lock", f"the run {self.name}"))
-        self.content = self._begun()
-        self._save()
-        self._stack.enter_context(progress_bars(self._note))
-        self._stack.enter_context(counting(self.content["seconds"]))
+        if not self.done:  # under the lock: another process may just have finished it
+            self.content = self._begun()
+            self._save()
+            self._stack.enter_context(progress_bars(self._note))
+            self._stack.enter_context(counting(self.content["seconds"]))
         self._start = time.perf_counter()
         return self
 
@@ -110,9 +114,11 @@ class Record:
     def unfinished_parts(self, problems: Problems) -> Iterator[Part]:
         """The blocks of problems that are not in the folder yet."""
         size = self.content["problems_per_part"]
-        for index, start in enumerate(range(0, len(problems), size)):
-            if not self._part(index).exists():
-                yield Part(index, list(problems[start : start + size]))
+        blocks = [problems[start : start + size] for start in range(0, len(problems), size)]
+        self._parts = [self._part(index) for index in range(len(blocks))]
+        for index, block in enumerate(blocks):
+            if not self._is_complete(index, block.names):
+                yield Part(index, list(block))
 
     def note_embedding(self, embedded: Mapping[str, Embedded]) -> None:
         """Keep what the embedding has to say about how it was made."""
@@ -126,7 +132,8 @@ class Record:
         opponents: Sequence[dict[str, Any]],
     ) -> None:
         """Keep a block's slices, opponents and scores; the scores come last, and make it complete."""
-        self.content["refused"] |= {name: f.reason for name, f in found.items() if isinstance(f, Refusal)}
+        others = {name: reason for name, reason in self.content["refused"].items() if name not in found}
+        self.content["refused"] = others | {n: f.reason for n, f in found.items() if isinstance(f, Refusal)}
         self._save()
         slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
         write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices))
@@ -146,16 +153,19 @@ class Record:
         InvalidInput
             Where the method refused every problem, with its reason.
         """
-        parts = sorted((self.folder / "parts").glob("*.parquet"))
-        scores = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
-        if len(scores) and (scores["metric"] == "refused").all():
-            for part in parts:  # the next try starts from the first problem again
+        scores = pd.concat([pd.read_parquet(part) for part in self._parts], ignore_index=True)
+        if (scores["metric"] == "refused").all():
+            for part in self._parts:  # the next try starts from the first problem again
                 part.unlink()
             raise InvalidInput(next(iter(self.content["refused"].values())))
         write_parquet(self.folder / "scores.parquet", scores)
-        opponents = [pd.read_parquet(path) for path in sorted((self.folder / "parts").glob("*.opponents"))]
+        paths = [part.with_suffix(".opponents") for part in self._parts]
+        opponents = [pd.read_parquet(path) for path in paths if path.exists()]
         if opponents:
             write_parquet(self.folder / "opponents.parquet", pd.concat(opponents, ignore_index=True))
+        parts = [path for part in self._parts for path in (part, part.with_suffix(".npz"))]
+        files = [self.folder / "scores.parquet", self.folder / "examples.parquet", *parts]
+        self.content["files"] = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
         self.content["status"] = "done"
         self._save()
         seconds = time.perf_counter() - self._start
@@ -167,11 +177,17 @@ class Record:
         means = scores.groupby(["protocol", "metric", "k"], dropna=False)["value"].mean()
         return {f"{p}/{m}" + ("" if pd.isna(k) else f"/{k}"): float(v) for (p, m, k), v in means.items()}
 
+    def _before(self) -> dict[str, Any]:
+        """What the folder says of earlier work on this run."""
+        return read_run(self.folder).content if (self.folder / "run.json").exists() else {}
+
     def _begun(self) -> dict[str, Any]:
-        path = self.folder / "run.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before, now = self._before(), stamp(self.settings)
+        session = {name: now[name] for name in ("git", "device", "threads", "packages")}
         return {
-            **stamp(self.settings),
+            **now,
+            # a run that was taken up again was not made with one stamp
+            "sessions": [*before.get("sessions", []), session],
             "definition": self.definition,
             "status": "running",
             "seeds": asdict(self.settings.seeds),
@@ -186,6 +202,16 @@ class Record:
 
     def _note(self, what: str, done: int, total: int) -> None:
         write_json(self.folder / "progress.json", {"what": what, "done": done, "total": total, "time": time.time()})
+
+    def _is_complete(self, index: int, names: Sequence[str]) -> bool:
+        """Whether this part is there, whole, and holds these problems."""
+        try:
+            scored = set(pd.read_parquet(self._part(index), columns=["problem"])["problem"])
+            with np.load(self._part(index).with_suffix(".npz"), allow_pickle=False) as arrays:
+                found = {name.rpartition("/")[0] for name in arrays}
+        except (OSError, ValueError, zipfile.BadZipFile):  # absent or cut off: it is made again
+            return False
+        return scored == set(names) and found <= scored and scored - found <= set(self.content["refused"])
 
     def _part(self, index: int) -> Path:
         return self.folder / "parts" / f"{index:03d}.parquet"

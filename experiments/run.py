@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from experiments.compute import threads
+from experiments.contract import Dataset
 from experiments.corruption import make_problems
 from experiments.discovery import discover, score
 from experiments.embedding import embed
@@ -13,7 +14,7 @@ from experiments.inference import infer
 from experiments.loading import load_dataset
 from experiments.opponents import find_opponents, summon_witnesses
 from experiments.record import Record
-from experiments.settings import check_settings
+from experiments.settings import Settings, check_settings
 from experiments.tracking import start_tracking
 from experiments.training import train_or_load
 
@@ -22,10 +23,13 @@ def run(config: DictConfig) -> None:
     """Everything that a run does, in order; each stage is cached, and a finished run is skipped."""
     settings = check_settings(config)  # names, types, ranges: before anything is computed
     dataset = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
-    record = Record.open(settings, dataset)  # the run folder, named by content
-    if record.finished:
-        return
-    with record, start_tracking(settings, record) as tracking, threads(settings.compute):
+    with Record.open(settings, dataset) as record:  # the run folder, named by content; ours alone from here on
+        if not record.finished:
+            _discover(settings, dataset, record)
+
+
+def _discover(settings: Settings, dataset: Dataset, record: Record) -> None:
+    with start_tracking(settings, record) as tracking, threads(settings.compute):
         model = train_or_load(settings, dataset)
         predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
         embedded = embed(settings, dataset, model, predictions)  # per split, for any labels

@@ -36,14 +36,18 @@ def construct(target: Any, values: Mapping[str, Any], path: str) -> Any:
         Naming the setting, its value and what is allowed; for an unknown name, the nearest ones.
     """
     parameters = parameters_of(target)
-    for name in values:
+    for name in () if takes_anything(target) else values:
         if name not in parameters:
             raise InvalidInput(unknown_name(f"{path} has no setting {name!r}", name, parameters))
     for name, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and name not in values:
             raise InvalidInput(f"{path}.{name} is missing, expected {words(parameter.annotation)}")
-    typed = {name: _typed(parameters[name].annotation, value, f"{path}.{name}") for name, value in values.items()}
-    instance = target(**typed)
+    annotations = {name: parameters[name].annotation if name in parameters else Any for name in values}
+    typed = {name: _typed(annotations[name], value, f"{path}.{name}") for name, value in values.items()}
+    try:
+        instance = target(**typed)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be made by {target.__name__}: {error}") from None
     if is_dataclass(instance):
         _check_ranges(instance, path)
     return instance
@@ -55,6 +59,11 @@ def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(target).parameters
     return {n: p.replace(annotation=hints.get(n, Any)) for n, p in signature.items() if p.kind in kinds}
+
+
+def takes_anything(target: Any) -> bool:
+    """Whether `target` takes settings of any name (`**kwargs`)."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
 
 
 def words(annotation: Any) -> str:
@@ -82,6 +91,8 @@ def _typed(annotation: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise InvalidInput(f"{path} is {value!r}, expected settings of {annotation.__name__}")
         return construct(annotation, value, path)
+    if isinstance(value, bool) and not {bool, Any} & {annotation, *typing.get_args(annotation)}:
+        raise InvalidInput(f"{path} is {str(value).lower()}, expected {words(annotation)}")  # else it would count as 1
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,12 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from experiments.schema import construct
+from experiments.schema import construct, parameters_of
 from methods.contract import InvalidInput
 from methods.errors import unknown_name
 
 SplitName = Literal["train", "validation", "test"]
 Protocol = Literal["worst_slice", "best_average_precision", "best_auroc", "first"]
+OURS = ("methods", "evaluation", "experiments")
 COMPONENTS = ("dataset", "model", "embedding", "method", "corruption", "tracking")
 
 
@@ -54,14 +57,17 @@ class Label:
 BESIDE_THE_TARGET: dict[str, type] = {"dataset": Numbers, "method": Label}
 
 
+SEED = {"min": 0, "max": 2**32 - 1}  # what numpy and scikit-learn take
+
+
 @dataclass(frozen=True)
 class Seeds:
     """Four seeds, so that sweeping one never repeats the work of another by accident."""
 
-    split: int = field(default=0, metadata={"min": 0})
-    training: int = field(default=0, metadata={"min": 0})
-    corruption: int = field(default=0, metadata={"min": 0})
-    method: int = field(default=0, metadata={"min": 0})
+    split: int = field(default=0, metadata=SEED)
+    training: int = field(default=0, metadata=SEED)
+    corruption: int = field(default=0, metadata=SEED)
+    method: int = field(default=0, metadata=SEED)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,10 @@ class Evaluation:
 
     fit_split: SplitName = "test"
     score_split: SplitName = "test"
-    k: tuple[int, ...] = field(default=(10, 25), metadata={"min": 1})
-    protocols: tuple[Protocol, ...] = ("worst_slice", "best_average_precision", "best_auroc", "first")
+    k: tuple[int, ...] = field(default=(10, 25), metadata={"min": 1, "min_items": 1})
+    protocols: tuple[Protocol, ...] = field(
+        default=("worst_slice", "best_average_precision", "best_auroc", "first"), metadata={"min_items": 1}
+    )
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
     resamples: int = field(default=2000, metadata={"min": 1})
     opponents: int = field(default=0, metadata={"min": 0})
@@ -120,9 +128,14 @@ class Component:
     instance: Any
 
     @property
-    def version(self) -> int:
-        """Raised by whoever changes the results of this component."""
-        return getattr(type(self.instance), "version", 1)
+    def version(self) -> int | str:
+        """Raised by whoever changes the results of this component; for code of the user's, with a hash of its file."""
+        version = getattr(type(self.instance), "version", 1)
+        if self.target.split(".")[0] in OURS:
+            return version
+        source = inspect.getsourcefile(type(self.instance))
+        content = Path(source).read_bytes() if source else b""
+        return f"{version} {hashlib.sha256(content).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +218,10 @@ def _component(group: str, choice: str, values: dict[str, Any], changed: dict[st
         raise InvalidInput(
             f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that"
         )
-    instance = construct(_located(target, group), arguments, group)
+    located = _located(target, group)
+    if "seed" in parameters_of(located):
+        arguments["seed"] = 0  # a method's is set anew for each problem
+    instance = construct(located, arguments, group)
     kept = {n: v for n, v in values.items() if n != "_target_" and n not in Label.__dataclass_fields__}
     name = shown if group != "method" else shown.split(" ")[0]
     return Component(name, target, _plain(kept | _given(instance, arguments)), instance)
@@ -234,9 +250,8 @@ VERBS = {
 
 def _given(instance: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """All fields of a dataclass, also those that the yaml leaves out: a changed default must change the key."""
-    if not is_dataclass(instance):
-        return dict(arguments)
-    return {name: value for name, value in asdict(instance).items() if name != "seed"}
+    values = asdict(instance) if is_dataclass(instance) else arguments
+    return {name: value for name, value in values.items() if name != "seed"}
 
 
 def _divided(group: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -251,9 +266,10 @@ def _located(target: str, group: str) -> type:
     module, _, name = target.rpartition(".")
     try:
         located = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever is wrong in a user's module, its import says it
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InvalidInput(
-            f"{group}._target_ {target!r} cannot be imported: {error} (a module in a folder: --import-path DIR)"
+            f"{group}._target_ {target!r} cannot be imported: {reason} (a module in a folder: --import-path DIR)"
         ) from None
     missing = [verb for verb in VERBS[group] if not callable(getattr(located, verb, None))]
     if not isinstance(located, type) or missing:
@@ -300,10 +316,11 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _writable(paths: Paths) -> Paths:
+    """Folders that are there and can be written to, as absolute paths."""
     for name in ("cache", "results"):
         folder = getattr(paths, name).expanduser().absolute()
         try:

@@ -45,6 +45,8 @@ class Report:
 def print_leaderboard(report: Report) -> None:
     """A table for each setting, best method first, and what the paired tests say."""
     console = printer()
+    for line in _unranked(report.board):
+        console.print(line, markup=False, soft_wrap=True)
     for setting, block in _settings(report.board):
         console.print(f"\n[bold]{escape(_title(setting))}[/bold]", soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -65,6 +67,19 @@ def markdown(report: Report) -> str:
         lines += [*(_line(row) for row in _rows(block)), ""]
         lines += [f"- {line}" for line in _notes(setting, block, report)] + [""]
     return "\n".join(lines)
+
+
+def _unranked(board: pd.DataFrame) -> list[str]:
+    """The settings that have no table, and why."""
+    protocol, _, k = PRINTED[0]
+    ranked = [setting for setting, _ in _settings(board)]
+    lines = []
+    for setting, block in board.groupby(list(SETTING), dropna=False):
+        if setting not in ranked:
+            has_truth = block["protocol"].notna().any()
+            reason = f"no scores for {protocol} at k = {k}" if has_truth else "no true slices to rank methods by"
+            lines.append(f"{_title(setting)}: {reason}; what there is stands in leaderboard.csv")
+    return lines
 
 
 def _settings(board: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -142,12 +157,21 @@ def _against_floor(setting: Sequence[str], report: Report) -> list[str]:
     pairs = report.pairs
     if pairs.empty:
         return []
-    here = pairs[(pairs[list(SETTING)] == list(setting)).all(axis=1) & (pairs["second"] == FLOOR)]
+    is_floor = (pairs["second"] == FLOOR) | pairs["second"].str.startswith(f"{FLOOR} ")
+    here = pairs[(pairs[list(SETTING)] == list(setting)).all(axis=1) & is_floor]
+    if here["second"].nunique() > 1:
+        return []  # several floors: differences.csv has them all
     rows = _select(here, PRINTED[0]).sort_values("difference", ascending=False)
     if rows.empty:
         return []
     each = ", ".join(f"{row['first']} {row['difference']:+.2f}{_interval(row)}" for _, row in rows.iterrows())
     return [f"{_measure_name(PRINTED[0])}, paired difference to {FLOOR}: {each}"]
+
+
+def _too_few(comparison: Comparison, report: Report) -> str:
+    """With g groups no permutation test gives a p-value below 2 / 2^g, and Holm multiplies the smallest by m."""
+    smallest = 2 / 2**comparison.best.n_groups * len(comparison.best.p_values)
+    return "; too few to tell any two apart" if smallest > 1 - report.bootstrap.confidence else ""
 
 
 def _verdicts(setting: Sequence[str], report: Report) -> list[str]:
@@ -159,6 +183,6 @@ def _verdicts(setting: Sequence[str], report: Report) -> list[str]:
             lines.append(
                 f"{_measure_name(measure)}: {comparison.best.name} is highest; "
                 + (f"not told apart from it: {others}" if others else "all others are told apart from it")
-                + f" (permutation test over {comparison.n_groups} groups, Holm)"
+                + f" (permutation test over {comparison.best.n_groups} groups, Holm{_too_few(comparison, report)})"
             )
     return lines

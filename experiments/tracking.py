@@ -30,6 +30,7 @@ class Tracking(Protocol):
 @contextmanager
 def start_tracking(settings: Settings, record: Record) -> Iterator[Tracker]:
     """A tracker for this run; whatever goes wrong with it is said once, and the run goes on."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     tracker = Forgiving(lambda: settings.tracking.instance.start(settings, record))
     failed = True
     try:
@@ -37,6 +38,13 @@ def start_tracking(settings: Settings, record: Record) -> Iterator[Tracker]:
         failed = False
     finally:
         tracker.close(failed)
+        _restore(before)  # the next run of this process has folders of its own, and the user's credentials
+
+
+def _restore(before: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_") and name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 class Forgiving:

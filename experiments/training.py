@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -15,13 +18,16 @@ from torch.utils.data import Dataset as TorchDataset
 from experiments.cache import Entry
 from experiments.clock import stage
 from experiments.compute import device_of
+from experiments.console import say
 from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.files import sync_file, sync_folder
 from experiments.keys import derive
 from experiments.settings import Compute, Settings
 from methods.contract import InvalidInput
 from methods.progress import progress
 
 VERSION = 1
+KEPT = 2  # checkpoints: the newest, and the one before in case it cannot be read
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,9 @@ def _train(
     optimizer = torch.optim.AdamW(model.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     first = _resume(scratch, model.module, optimizer)
     with torch.random.fork_rng():
-        for epoch in progress(range(first, recipe.epochs), "train", total=recipe.epochs - first):
+        for epoch in progress(range(recipe.epochs), "train", total=recipe.epochs):
+            if epoch < first:  # counted, so that a resumed training says "17 of 40"
+                continue
             # seeded by epoch, so that a resumed training sees the same batches and the same dropout
             torch.manual_seed(derive(settings.seeds.training, f"epoch {epoch}"))
             _one_epoch(model, split, recipe, settings.compute, optimizer)
@@ -120,24 +128,44 @@ class Preprocessed(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 def _checkpoint(scratch: Path, module: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    """Weights and the optimiser's state after `epoch` epochs, without pickle."""
+    """Weights and the optimiser's state after `epoch` epochs, without pickle; it survives a power cut."""
     tensors = {f"weight.{name}": values.contiguous() for name, values in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"state.{index}.{name}": values.contiguous() for name, values in state.items()}
     scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / "checkpoint.tmp"
-    save_file(tensors, temporary, metadata={"epoch": str(epoch)})
+    save_file(tensors, temporary, metadata={"sha256": _digest(tensors)})
+    sync_file(temporary)
     temporary.replace(scratch / f"checkpoint-{epoch:06d}.safetensors")
-    for older in sorted(scratch.glob("checkpoint-*.safetensors"))[:-1]:
+    sync_folder(scratch)
+    for older in sorted(scratch.glob("checkpoint-*.safetensors"))[:-KEPT]:
         older.unlink()
 
 
 def _resume(scratch: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Take up the newest checkpoint; returns how many epochs it has behind it."""
-    newest = max(scratch.glob("checkpoint-*.safetensors"), default=None)
-    if newest is None:
-        return 0
-    tensors = load_file(newest)
+    """Take up the newest checkpoint that can be read; returns how many epochs it has behind it."""
+    for path in sorted(scratch.glob("checkpoint-*.safetensors"), reverse=True):
+        tensors = _read_checkpoint(path)
+        if tensors is not None:
+            _restore(tensors, module, optimizer)
+            return int(path.stem.removeprefix("checkpoint-"))
+        path.replace(path.with_suffix(".damaged"))
+        say(f"train: {path} was damaged; put aside, going on from the checkpoint before it or from the start")
+    return 0
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor] | None:
+    """What `_checkpoint` wrote, None where the file holds anything else."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            stored = (file.metadata() or {}).get("sha256")
+    except SafetensorError:
+        return None
+    return tensors if stored == _digest(tensors) else None
+
+
+def _restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     module.load_state_dict({n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, values in tensors.items():
@@ -145,4 +173,12 @@ def _resume(scratch: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             _, index, kind = name.split(".", 2)
             state.setdefault(int(index), {})[kind] = values
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(newest.stem.removeprefix("checkpoint-"))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Safetensors has no checksum of its own."""
+    digest = hashlib.sha256()
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

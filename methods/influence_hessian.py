@@ -184,29 +184,20 @@ def factor_hessian(
     >>> factor_hessian(lambda v: diagonal * v, 4, krylov_dim=4, rank=2).eigenvalues.round(decimals=3).tolist()
     [4.0, 4.0]
     """
-    storage, device = storage or dtype, torch.device(device)
     _check_numbers(n_parameters, krylov_dim, rank, tolerance)
-    n_rows = min(krylov_dim, n_parameters)
-    if basis_file is None:
-        limit = free_bytes(device) if max_bytes is None else max_bytes
-        _check_memory(n_parameters, n_rows, min(rank, n_rows), dtype, storage, limit)
-        basis = torch.empty(n_rows, n_parameters, dtype=storage, device=device)
-    else:
-        basis = _mapped(Path(basis_file), n_rows, n_parameters, storage, device)
+    shape, path = (min(krylov_dim, n_parameters), n_parameters), None if basis_file is None else Path(basis_file)
+    basis = _allocated(shape, rank, dtype, storage or dtype, torch.device(device), path, max_bytes)
     lanczos = _Lanczos(product, basis, dtype, seed)
     lanczos.run()
-    if trace is None and probes > 0:
-        trace = lanczos.trace(probes)
+    trace = lanczos.trace(probes) if trace is None and probes > 0 else trace
     values, vectors = lanczos.ritz_pairs()  # (n_steps,) descending, (n_steps, n_steps)
     share = max(tolerance, lanczos.rounding)
     kept = int((values[:rank] > max(share * values[0].item(), 0)).sum())
     if kept == 0:
         raise InvalidInput("no eigenvalue of the Hessian is positive: without curvature there is no influence")
     residuals = lanczos.remainder * vectors[-1, :kept].abs()
-    directions = lanczos.combined(vectors[:, :kept], in_place=basis_file is not None and storage == dtype)
-    if basis_file is not None:
-        directions = _cut_to(Path(basis_file), directions, in_place=storage == dtype)
     notes = _notes(values, residuals, rank, share, lanczos)
+    directions = _directions(lanczos, vectors[:, :kept], path)
     return HessianFactors(directions, values[:kept], residuals, values, lanczos.n_steps, trace, notes)
 
 
@@ -384,29 +375,50 @@ def _gb(count: int, dtype: torch.dtype) -> str:
     return f"{count * dtype.itemsize / 1e9:.2f} GB"
 
 
-def _mapped(path: Path, n_rows: int, n_columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _allocated(
+    shape: tuple[int, int],
+    rank: int,
+    dtype: torch.dtype,
+    storage: torch.dtype,
+    device: torch.device,
+    path: Path | None,
+    max_bytes: int | None,
+) -> Tensor:
+    """The empty basis, in memory or in a file."""
+    if path is not None:
+        return _mapped(path, shape, storage, device)
+    limit = free_bytes(device) if max_bytes is None else max_bytes
+    _check_memory(shape[1], shape[0], min(rank, shape[0]), dtype, storage, limit)
+    return torch.empty(shape, dtype=storage, device=device)
+
+
+def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """A matrix in a file, of which only what is in use need be in memory."""
     if device.type != "cpu":
         raise InvalidInput(f"basis_file needs device=cpu, not {device}: a file cannot be mapped there")
-    size = n_rows * n_columns * dtype.itemsize
+    n_numbers = shape[0] * shape[1]
     try:
         with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later on kills the process
+            # room for all of it now: a disk that is found full through a mapping kills the process
+            os.posix_fallocate(file.fileno(), 0, n_numbers * dtype.itemsize)
     except OSError as error:
-        shape = f"{n_rows:,} vectors x {n_columns:,} parameters x {dtype.itemsize} bytes"
-        raise InvalidInput(f"basis_file {path}: {error.strerror}, for {shape} = {size / 1e9:.2f} GB") from None
-    flat = torch.from_file(str(path), shared=True, size=n_rows * n_columns, dtype=dtype)
-    return flat.view(n_rows, n_columns)
+        arithmetic = f"{shape[0]:,} vectors x {shape[1]:,} parameters x {dtype.itemsize} bytes"
+        raise InvalidInput(f"basis_file {path}: {error.strerror}, for {arithmetic} = {_gb(n_numbers, dtype)}") from None
+    return torch.from_file(str(path), shared=True, size=n_numbers, dtype=dtype).view(shape)
 
 
-def _cut_to(path: Path, directions: Tensor, in_place: bool) -> Tensor:
-    """Keep no more of the file than the directions, or nothing where they are in memory."""
+def _directions(lanczos: _Lanczos, vectors: Tensor, path: Path | None) -> Tensor:
+    """V^T Q; for a basis in a file over its first rows, and then no more is kept of the file."""
+    in_place = path is not None and lanczos.basis.dtype == lanczos.dtype
+    directions = lanczos.combined(vectors, in_place)
+    if path is None:
+        return directions
     if not in_place:
         path.unlink()
         return directions
-    shape, dtype = directions.shape, directions.dtype
-    os.truncate(path, directions.numel() * dtype.itemsize)  # what the basis maps beyond is never read again
-    return torch.from_file(str(path), shared=True, size=shape.numel(), dtype=dtype).view(shape)
+    os.truncate(path, directions.nbytes)  # what the basis maps beyond is never read again
+    flat = torch.from_file(str(path), shared=True, size=directions.numel(), dtype=directions.dtype)
+    return flat.view(directions.shape)
 
 
 def _notes(values: Tensor, residuals: Tensor, rank: int, share: float, lanczos: _Lanczos) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ class Spotlight:
 
     n_slices: int = field(default=5, metadata={"min": 1})
     size: int = field(default=50, metadata={"min": 1})
-    sizes: tuple[int, ...] | None = field(default=None, metadata={"min": 1})
+    sizes: tuple[int, ...] | None = field(default=None, metadata={"min": 1, "min_items": 1})
     tuning: Literal["loss_gap", "loss_gap_cut", "misclassification_f1"] = "loss_gap"
     C: Literal["range"] | float = field(default="range", metadata={"above": 0})
     start: Literal["mean", "paper", "ball"] = "mean"

@@ -127,7 +127,7 @@ def test_with_one_group_every_method_is_indistinguishable():
 
 
 def test_a_method_alone_is_the_best():
-    assert indistinguishable_from_best({"a": [0.1, 0.2]}) == ("a", {}, ())
+    assert indistinguishable_from_best({"a": [0.1, 0.2]}) == ("a", {}, (), 2)
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -135,8 +135,8 @@ def test_what_cannot_be_compared_is_refused():
         paired_test([1, 2], [0, 0], test="wilcox")
     with pytest.raises(InvalidInput, match="expected the same"):
         indistinguishable_from_best({"a": [0.1, 0.2], "b": [0.1]})
-    with pytest.raises(InvalidInput, match="'b' are not all finite"):
-        indistinguishable_from_best({"a": [0.1, 0.2], "b": [0.1, np.nan]})
+    with pytest.raises(InvalidInput, match="'b' are infinite or all missing"):
+        indistinguishable_from_best({"a": [0.1, 0.2], "b": [np.nan, np.nan]})
     with pytest.raises(InvalidInput, match="alpha is 0, expected"):
         indistinguishable_from_best({"a": [0.1, 0.2]}, alpha=0)
     for nothing in ({}, {"a": []}):

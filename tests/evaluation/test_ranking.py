@@ -148,7 +148,7 @@ def test_auroc_is_the_share_of_pairs_won(problem):
 def test_average_precision_is_the_mean_precision_at_the_hits(problem):
     membership, true_slice = problem
     hits = np.flatnonzero(true_slice[np.argsort(-membership)])
-    expected = np.mean([precision_at_k(membership, true_slice, int(at) + 1) for at in hits])
+    expected = np.mean([precision_at_k(1 + membership, true_slice, int(at) + 1) for at in hits])
     assert average_precision(membership, true_slice) == pytest.approx(expected)
 
 
@@ -175,3 +175,10 @@ def test_a_true_slice_that_cannot_be_scored_is_refused():
         precision_at_k([0.1, 0.2], [0, 1], 1)
     with pytest.raises(InvalidInput, match=r"membership has shape \(1, 2\)"):
         precision_at_k([[0.1, 0.2]], [False, True], 1)
+
+
+def test_what_a_slice_does_not_hold_is_no_hit():
+    # four held, one of them right: the six examples of membership 0 behind them are right by chance only
+    membership, true_slice = [0.9, 0.8, 0.7, 0.6, 0, 0, 0, 0, 0, 0], [True, False, False, False, *[True] * 6]
+    assert precision_at_k(membership, true_slice, 10) == 0.1
+    assert precision_at_k([0.0] * 10, true_slice, 10) == 0.0

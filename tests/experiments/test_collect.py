@@ -95,9 +95,23 @@ def test_problems_without_truth_are_collected_too(slicebench):
     slicebench("run", "method=highest_loss")
     done = slicebench("collect", "outputs")
     assert done.exit_code == 0, done.stderr
+    assert "no true slices to rank methods by; what there is stands in leaderboard.csv" in done.stdout
     assert {"size", "mean_loss", "accuracy", "gap"} <= set(board()["metric"])
 
 
 def test_what_is_not_finished_is_said(collected, slicebench):
     slicebench("run", "method=gmm", "method.n_components=5000")
     assert "(failed)" in slicebench("collect", "outputs").stderr
+
+
+def test_methods_that_met_other_problems_are_not_paired(slicebench):
+    slicebench("run", *SMALL, "method=random")
+    slicebench("run", *SMALL, "method=highest_loss", "seeds.corruption=7")
+    text = slicebench("collect", "outputs").stdout
+    assert "paired difference to random" not in text
+
+
+def test_other_data_under_one_seed_is_another_row(collected, slicebench, monkeypatch):
+    monkeypatch.setattr("experiments.loaders.digits._fingerprint", lambda *_: "0123456789")
+    assert slicebench("run", *SMALL, "method=random").exit_code == 0
+    assert "runs that differ in fingerprint" in slicebench("collect", "outputs").stderr

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.leaderboard import COLUMNS, Bootstrap, compare, differences, leaderboard
+from experiments.leaderboard import COLUMNS, OCCASION, Bootstrap, compare, differences, leaderboard
 from experiments.runs import COLUMNS as TIDY
 
 P10 = ("worst_slice", "precision_at_k", 10)
@@ -20,6 +20,7 @@ def scores(method="a", values=None, groups=None, seed=0, variant="", protocol="w
         "corruption": "c",
         "kind": "k",
         "method": method,
+        OCCASION: "x",
         "variant": variant,
         "run": f"{method}-{seed}",
         "seed": seed,
@@ -30,7 +31,8 @@ def scores(method="a", values=None, groups=None, seed=0, variant="", protocol="w
         "k": 10,
     } | changed
     frame = pd.DataFrame(
-        [{**row, "problem": f"p{i}", "group": groups[i], "value": v} for i, v in enumerate(values)], columns=list(TIDY)
+        [{**row, "problem": f"p{i}", "group": groups[i], "value": v} for i, v in enumerate(values)],
+        columns=[*TIDY, OCCASION],
     )
     return frame.astype({"true_slice": "Int64", "slice": "Int64", "k": "Int64", "seed": "Int64"})
 
@@ -101,7 +103,7 @@ def test_the_best_and_who_cannot_be_told_apart():
     methods = {"good": base + 0.5, "alike": base + 0.5 + 0.01 * rng.standard_normal(24), "bad": base}
     frame = pd.concat([scores(name, values) for name, values in methods.items()])
     (comparison,) = compare(frame, P10, alpha=0.05)
-    assert comparison.n_groups == 12
+    assert comparison.best.n_groups == 12
     assert {comparison.best.name, *comparison.best.indistinguishable} == {"good", "alike"}
 
 
@@ -118,3 +120,28 @@ def test_differences_use_the_problems_that_both_have():
     frame = pd.concat([scores("a", [1.0, 1.0, 1.0, 1.0]), scores("b", [0.0, 0.0])])
     row = differences(frame, P10, BOOTSTRAP).set_index(["first", "second"]).loc[("a", "b")]
     assert (row["difference"], row["n_problems"]) == (1.0, 2)
+
+
+def test_methods_are_compared_on_the_problems_that_both_met():
+    frame = pd.concat([scores("a", [1.0, 1.0, 1.0, 1.0]), scores("b", [0.0, 0.0, 0.0, 0.0], occasion="y")])
+    pairs = differences(frame, P10, BOOTSTRAP)
+    assert pairs["n_problems"].tolist() == [0, 0]
+    assert pairs["difference"].isna().all()
+
+
+def test_the_seeds_of_a_method_are_averaged_before_it_is_compared():
+    frame = pd.concat([scores("a", [1.0] * 4), scores("a", [0.0] * 4, seed=1), scores("b", [0.25] * 4)])
+    row = differences(frame, P10, BOOTSTRAP).set_index(["first", "second"]).loc[("a", "b")]
+    assert (row["difference"], row["n_problems"]) == (0.25, 4)
+
+
+def test_a_method_that_refuses_some_groups_spoils_no_comparison_of_the_others():
+    groups = [f"g{i}" for i in range(12)]
+    frame = pd.concat(
+        [scores("good", [1.0] * 12, groups), scores("bad", [0.0] * 12, groups), scores("half", [0.9] * 3, groups[:3])]
+    )
+    (comparison,) = compare(frame, P10, alpha=0.05)
+    assert comparison.best.name == "good"
+    assert comparison.best.p_values["bad"] < 0.01
+    assert comparison.best.indistinguishable == ("half",)
+    assert comparison.best.n_groups == 3

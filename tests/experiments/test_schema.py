@@ -31,6 +31,8 @@ class Plain:
         (Outer, {"sise": 3}, "method has no setting 'sise'; the nearest are size, sizes"),
         (Outer, {"size": "many"}, "method.size is 'many', expected a whole number$"),
         (Outer, {"size": 2.5}, "method.size is 2.5, expected a whole number$"),
+        (Outer, {"size": True}, "method.size is true, expected a whole number"),
+        (Inner, {"rate": float("inf")}, "method.rate is inf, expected a finite number"),
         (Outer, {"size": 0}, "method.size is 0, expected at least 1"),
         (Outer, {"kind": "tied"}, "method.kind is 'tied', expected full or diag"),
         (Outer, {"sizes": [1, "x"]}, r"method.sizes is \[1, 'x'\], expected a list \(each a whole number\) or null"),

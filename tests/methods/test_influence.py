@@ -152,7 +152,7 @@ def test_seeds_repeat_and_neither_the_global_generator_nor_requires_grad_changes
 
 
 def test_the_opponents_of_a_mislearned_example_are_those_that_were_mislabelled():
-    model, inputs, labels, hidden, _ = trained()
+    model, inputs, labels, *_ = trained()
     wrong = labels.clone()
     confident = model(inputs).softmax(1).max(1).values.argsort(descending=True)[:3]
     wrong[confident] = (labels[confident] + 1) % 3

@@ -141,6 +141,23 @@ def test_hessian_products_are_those_of_plain_autograd(kind, layers):
     torch.testing.assert_close(gradients.hessian_product(lambda: batches)(vector), expected)
 
 
+@pytest.mark.parametrize("scale", [1, 30, 3000])
+def test_confident_examples_keep_their_derivatives_in_float32_and_extreme_logits_give_no_nan(scale):
+    model = seeded(lambda: nn.Linear(5, 3, bias=False))
+    model.weight.data *= scale
+    inputs, _ = batch(mlp)
+    logits = model(inputs).detach()
+    for labels, lost in ((logits.argmax(1), 1e-36), (logits.argmin(1), 1e-9)):
+        exact, rough = (LayerGradients(model, ("",), dtype=dtype) for dtype in (torch.float64, torch.float32))
+        expected = exact.of_losses(inputs, labels)
+        found = rough.of_losses(inputs, labels).double()
+        assert ((found - expected).norm(dim=1) <= 1e-3 * expected.norm(dim=1) + 1e-36).all()
+        vector = torch.ones(15, dtype=torch.float64).cumsum(0)
+        expected = exact.hessian_product(lambda labels=labels: [(inputs, labels)])(vector)
+        found = rough.hessian_product(lambda labels=labels: [(inputs, labels)])(vector.float()).double()
+        assert (found - expected).norm() <= 1e-3 * expected.norm() + lost
+
+
 def test_blocks_of_rows_change_nothing(monkeypatch):
     _, gradients = made(Convolutional, ("fc", "body.0"))
     inputs, labels = batch(Convolutional)

@@ -127,6 +127,16 @@ def test_a_confident_example_keeps_its_gradient_in_float32():
     assert r[0, 0] != 0
 
 
+def test_the_hessian_of_confident_examples_keeps_its_sign_in_float32():
+    features, logits, _ = problem(n=300, d=8, c=10)
+    confident = 3 * logits.softmax(1) + 18 * one_hot(logits.argmax(1), 10)  # p(1 - p) is below 1e-6
+    exact = torch.linalg.eigvalsh(exact_hessian(features, confident))
+    influence = LinearInfluence.fit(features.float(), confident.float(), krylov_dim=90, rank=10)
+    torch.testing.assert_close(influence.factors.eigenvalues, exact.flip(0)[:10], rtol=1e-3, atol=0)
+    assert influence.factors.ritz_values.min() > -1e-5 * exact.max()
+    assert influence.factors.trace == pytest.approx(exact.sum().item(), rel=1e-4)
+
+
 def test_gradient_products_of_a_linear_model_are_products_of_margins_and_of_inputs():
     features, logits, labels = problem()
     margin = one_hot(labels, 3) - logits.softmax(1)

@@ -12,6 +12,7 @@ class Settings:
     share: float | None = field(default=None, metadata={"above": 0, "below": 1})
     sizes: tuple[int, ...] = field(default=(), metadata={"min": 10})
     name: str = "x"
+    some: tuple[int, ...] = field(default=(1,), metadata={"min_items": 1})
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ def test_values_in_range_pass(allowed):
         ({"size": 10}, "size is 10, expected"),
         ({"share": 0.0}, "share is 0.0, expected above 0 and below 1"),
         ({"share": float("nan")}, "share is nan, expected"),
+        ({"some": ()}, "some is empty, expected at least 1"),
         ({"sizes": (10, 9)}, "sizes is 9, expected at least 10"),
     ],
 )
