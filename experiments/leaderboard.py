@@ -97,8 +97,11 @@ def compare(scores: pd.DataFrame, measure: Measure, alpha: float) -> list[Compar
     """For each setting with at least two methods: who is best on this measure, and who cannot be told apart."""
     comparisons = []
     for key, block in _measured(problem_scores(scores), measure).groupby(list(SETTING), dropna=False):
-        # first the mean over what both have of a problem, as draws of another occasion are other problems
-        means = block.pivot_table(index=["group", OCCASION], columns="who", values="value").groupby("group").mean()
+        met = block.groupby(OCCASION)["who"].nunique()
+        shared = block[
+            block[OCCASION].isin(met.index[met == block["who"].nunique()])
+        ]  # there all met the same problems
+        means = shared.pivot_table(index="group", columns="who", values="value")
         if means.shape[1] > 1:
             best = indistinguishable_from_best({who: means[who].to_numpy() for who in means}, alpha=alpha)
             comparisons.append(Comparison(dict(zip(SETTING, key, strict=True)), best))

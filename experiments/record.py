@@ -207,7 +207,8 @@ class Record:
         """Whether this part is there, whole, and holds these problems."""
         try:
             scored = set(pd.read_parquet(self._part(index), columns=["problem"])["problem"])
-            with np.load(self._part(index).with_suffix(".npz"), allow_pickle=False) as arrays:
+            path = self._part(index).with_suffix(".npz")
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 found = {name.rpartition("/")[0] for name in arrays}
         except (OSError, ValueError, zipfile.BadZipFile):  # absent or cut off: it is made again
             return False

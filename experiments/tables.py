@@ -161,7 +161,7 @@ def _against_floor(setting: Sequence[str], report: Report) -> list[str]:
     here = pairs[(pairs[list(SETTING)] == list(setting)).all(axis=1) & is_floor]
     if here["second"].nunique() > 1:
         return []  # several floors: differences.csv has them all
-    rows = _select(here, PRINTED[0]).sort_values("difference", ascending=False)
+    rows = _select(here, PRINTED[0]).dropna(subset="difference").sort_values("difference", ascending=False)
     if rows.empty:
         return []
     each = ", ".join(f"{row['first']} {row['difference']:+.2f}{_interval(row)}" for _, row in rows.iterrows())

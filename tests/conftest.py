@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,6 +70,8 @@ def settings_of(workspace: Path) -> Callable[..., Settings]:
 def slicebench(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call the command line in the workspace; runs have one thread and no tracking unless they say otherwise."""
     monkeypatch.setattr("sys.argv", ["slicebench"])
+    monkeypatch.setattr("sys.path", sys.path[:])  # --import-path adds to it
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
     def call(verb: str, *arguments: str) -> Result:
         before = ("tracking=none", "compute.threads=1") if verb == "run" else ()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.cache import Entry, is_locked, prune, sizes
+from methods.errors import InvalidInput
 
 
 def entry(root, **depends):
@@ -132,6 +133,138 @@ def test_pruning_takes_what_is_old_and_leaves_the_rest(tmp_path):
     assert freed > 16
     assert not entry(tmp_path).exists
     assert entry(tmp_path, version=2).exists
+
+
+OLD = (0, 0)  # access and modification: 1970
+
+
+def age(root):
+    for folder in root.glob("*/*"):
+        os.utime(folder, OLD)
+
+
+def test_pruning_leaves_what_a_running_computation_uses(tmp_path):
+    holder = slow(tmp_path, 600)
+    try:
+        assert holder.stdout.readline().strip() == "computing"
+        entry(tmp_path).scratch.mkdir()
+        age(tmp_path)
+        before = sorted(tmp_path.glob("*/*"))
+        assert len([path for path in before if path.name.startswith(".")]) == 1
+        assert prune(tmp_path, days=0) == (0, 0)
+        assert sorted(tmp_path.glob("*/*")) == before
+    finally:
+        holder.kill()
+        holder.communicate()
+    # the temporary folder is of use to nobody, however new it is; the checkpoints are
+    os.utime(entry(tmp_path).scratch)
+    assert prune(tmp_path, days=1)[0] == 1
+    assert entry(tmp_path).scratch.exists()
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_a_computation_that_ends_while_the_cache_is_pruned_is_not_disturbed(tmp_path):
+    holder = slow(tmp_path, 1)
+    assert holder.stdout.readline().strip() == "computing"
+    while holder.poll() is None:
+        age(tmp_path)
+        prune(tmp_path, days=1e4)  # 1970 is longer ago than that
+    assert holder.communicate()[0].split() == ["6.0"]
+    assert holder.returncode == 0
+
+
+def test_pruning_touches_nothing_but_the_cache(tmp_path):
+    (tmp_path / "photos" / "holiday").mkdir(parents=True)
+    age(tmp_path)
+    assert prune(tmp_path, days=1) == (0, 0)
+    assert (tmp_path / "photos" / "holiday").exists()
+
+
+@pytest.mark.parametrize("days", [-1, float("nan"), float("inf")])
+def test_pruning_wants_a_number_of_days(tmp_path, days):
+    with pytest.raises(InvalidInput, match="expected a number of days"):
+        prune(tmp_path, days)
+
+
+def test_what_is_damaged_or_unfinished_is_no_entry(tmp_path):
+    entry(tmp_path).get(fill)
+    damaged(entry(tmp_path).folder / "values.npy")
+    entry(tmp_path).get(fill)
+    (tmp_path / "stage" / f".{entry(tmp_path).key}.abc").mkdir()
+    (tmp_path / "stage" / f".{entry(tmp_path).key}.abc" / "done.json").write_text("{}")
+    assert sizes(tmp_path)["stage"][0] == 1
+
+
+def test_only_the_files_of_the_stamp_are_loaded(tmp_path):
+    entry(tmp_path).get(fill)
+    np.save(entry(tmp_path).folder / "stray.npy", np.zeros(1))
+    assert set(entry(tmp_path).get(refuse)) == {"values"}
+
+
+def test_a_damaged_entry_is_replaced_under_a_lock_of_another_entry(tmp_path):
+    other = entry(tmp_path, version=2)
+    entry(tmp_path).get(fill)
+    damaged(entry(tmp_path).folder / "values.npy")
+    with other.locked():
+        assert entry(tmp_path).load() is None
+        assert entry(tmp_path).store(fill)["values"].tolist() == [0, 1, 2, 3]
+        assert is_locked(other.folder.with_suffix(".lock"))
+    assert not is_locked(other.folder.with_suffix(".lock"))
+
+
+def test_storing_replaces_what_was_damaged_meanwhile(tmp_path):
+    entry(tmp_path).get(fill)
+
+    def spoiling(folder):
+        damaged(entry(tmp_path).folder / "values.npy")
+        fill(folder)
+
+    assert entry(tmp_path).store(spoiling)["values"].tolist() == [0, 1, 2, 3]
+
+
+def test_an_entry_that_vanishes_while_it_is_read_is_computed_again(tmp_path, monkeypatch):
+    entry(tmp_path).get(fill)
+    checked = Entry._checked
+
+    def pruned_first(self, *arguments):
+        os.utime(self.folder, OLD)
+        prune(tmp_path, days=1)
+        return checked(self, *arguments)
+
+    monkeypatch.setattr(Entry, "_checked", pruned_first)
+    assert entry(tmp_path).load() is None
+
+
+REPAIR = textwrap.dedent("""
+    import sys, numpy as np
+    from pathlib import Path
+    from experiments.cache import Entry
+
+    def fill(folder):
+        np.save(folder / "values.npy", np.arange(4, dtype=np.float32))
+
+    entry = Entry(Path(sys.argv[1]), "stage", {"version": 1})
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(entry.get(fill)["values"].sum(), flush=True)
+""")
+
+
+def test_processes_that_find_the_same_damage_put_it_aside_once(tmp_path):
+    command = [sys.executable, "-c", REPAIR, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    entry(tmp_path).get(fill)
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for _ in range(20):
+        damaged(entry(tmp_path).folder / "values.npy")
+        for process in processes:
+            process.stdin.write("again\n")
+            process.stdin.flush()
+        assert [process.stdout.readline() for process in processes] == ["6.0\n"] * 4
+    said = [process.communicate(timeout=30)[1] for process in processes]
+    assert sum(text.count("put aside") for text in said) == 20
+    assert len(list(tmp_path.glob("*/*.damaged-*"))) == 20
 
 
 def test_an_entry_says_what_it_depends_on(tmp_path):

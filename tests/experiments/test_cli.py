@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,12 @@ def test_lists_are_json_with_name_and_summary(slicebench):
     assert {"random", "highest_loss", "confusion", "gmm", "spotlight"} <= {item["name"] for item in methods}
     assert all(set(item) == {"name", "summary"} and item["summary"] for item in methods)
     assert "demo" in [item["name"] for item in json.loads(slicebench("list", "experiments", "--json").stdout)]
+
+
+def test_all_lists_are_one_with_the_kind_of_each_item(slicebench):
+    everything = json.loads(slicebench("list", "--json").stdout)
+    assert all(set(item) == {"name", "summary", "kind"} for item in everything)
+    assert ("methods", "spotlight") in {(item["kind"], item["name"]) for item in everything}
 
 
 def test_lists_for_reading_have_a_line_for_each(slicebench):
@@ -38,7 +46,10 @@ def test_lists_for_reading_have_a_line_for_each(slicebench):
         (["model.training.epochs=0"], "model.training.epochs is 0, expected at least 1"),
         (["method=gmm", "+method.seed=3"], "method.seed is set by seeds.method"),
         (["method=custom"], "method._target_ is missing"),
-        (["method=custom", "method._target_=nope.Mine"], "'nope.Mine' cannot be imported: No module named 'nope'"),
+        (
+            ["method=custom", "method._target_=nope.Mine"],
+            "No module named 'nope' (a module in a folder: --import-path DIR)",
+        ),
         (["method=custom", "method._target_=os.system"], "expected a class that can fit and predict"),
         (["dataset.slice_size=few"], "dataset.slice_size is 'few', expected a whole number"),
         (["evaluation.protocols=[worst]"], "evaluation.protocols is ['worst'], expected a list"),
@@ -67,7 +78,9 @@ def test_a_mistake_is_explained_in_one_line_before_anything_is_computed(own_cach
         (["collect", "."], "holds no runs"),
         (["check", "dataset=digts"], "no dataset is called 'digts'; the nearest is digits"),
         (["check", "digits"], "'digits' cannot be checked, expected dataset=NAME"),
-        (["cache", "--prune", "-1"], "expected a number of days"),
+        (["cache", "--prune", "-1"], "--prune is -1, expected a number of days"),
+        (["cache", "--prune", "nan"], "--prune is nan, expected a number of days"),
+        (["cache", "--prune", "inf"], "--prune is inf, expected a number of days"),
     ],
 )
 def test_mistakes_with_other_verbs(slicebench, arguments, says):
@@ -84,8 +97,7 @@ def test_a_mistake_as_a_process_has_no_traceback(workspace):
     command = [sys.executable, "-m", "experiments.cli", "run", "method.size=0"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=workspace)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "slicebench: method.size is 0, expected at least 1"
-    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines() == ["slicebench: method.size is 0, expected at least 1"]
 
 
 def test_a_dry_run_computes_nothing_and_says_what_it_would(own_cache, slicebench):
@@ -137,3 +149,87 @@ def test_it_works_from_a_folder_that_holds_a_folder_called_conf(workspace):
     command = [Path(sys.executable).with_name("slicebench"), "run", "method=random", "tracking=none"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=workspace)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_names_every_run_that_failed(slicebench, workspace):
+    (workspace / "divides.py").write_text(
+        "class Divides:\n    def fit(self, o): return self\n    def predict(self, o): 1 / 0\n"
+    )
+    options = ["--multirun", "--import-path", ".", "method=custom", "seeds.method=0,-1,-2"]
+    done = slicebench("run", *options, "method._target_=methods.random_slices.RandomSlices")
+    assert done.exit_code == 2
+    *named, total = done.stderr.splitlines()[-3:]
+    for seed, line in zip((-1, -2), named, strict=True):
+        assert f"seeds.method={seed}" in line
+        assert f": seeds.method is {seed}, expected at least 0" in line
+    assert total == "slicebench: 2 of 3 runs failed"
+    assert "Traceback" not in done.stderr
+    assert len(list(Path("outputs").rglob("scores.parquet"))) == 1
+
+    done = slicebench("run", *options, "method._target_=divides.Divides")
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+    *named, total = done.stderr.splitlines()[-4:]
+    for said, line in zip(("division by zero", "method is -1, expected", "method is -2, expected"), named, strict=True):
+        assert said in line
+    assert total == "slicebench: 3 of 3 runs failed"
+
+
+def test_own_folders_hide_nothing_of_ours(workspace):
+    for name in ("methods", "evaluation", "conf", "experiments"):
+        (workspace / "mine" / name).mkdir(parents=True)
+        (workspace / "mine" / name / "__init__.py").write_text("raise RuntimeError('not this one')\n")
+    (workspace / "mine" / "own.py").write_text("from methods import HighestLoss\n\nclass Own(HighestLoss): ...\n")
+    command = [Path(sys.executable).with_name("slicebench"), "run", "tracking=none", "--import-path", "mine"]
+    arguments = ["method=custom", "method._target_=own.Own"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=workspace)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_empty_variable_is_no_cache_in_the_working_directory(slicebench, workspace, monkeypatch):
+    monkeypatch.setenv("HOME", str(workspace / "home"))
+    monkeypatch.setenv("SLICEBENCH_CACHE", "")
+    (workspace / "stage" / "folder").mkdir(parents=True)
+    assert json.loads(slicebench("cache", "--json").stdout) == {}
+    monkeypatch.setenv("SLICEBENCH_CACHE", "")
+    text = slicebench("run", "--cfg", "job", "--resolve").stdout
+    assert "cache: ~/.cache/slicebench" in text
+
+
+def test_a_dry_run_refuses_a_folder_that_was_changed_by_hand(slicebench):
+    slicebench("run", "method=random")
+    (config,) = Path("outputs").rglob("config.yaml")
+    config.write_text(config.read_text().replace("n_slices: ", "n_slices: 9"))
+    done = slicebench("run", "--dry-run", "method=random")
+    assert done.exit_code == 2
+    assert "config.yaml: method.n_slices is 9" in done.stderr
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+class Waits:
+    def fit(self, outputs):
+        Path("fitting").touch()
+        time.sleep(600)
+
+    def predict(self, outputs): ...
+"""
+
+
+@pytest.mark.parametrize("sweep", [[], ["--multirun"]], ids=["one run", "a sweep"])
+def test_an_interrupted_run_ends_with_one_line_and_130(workspace, sweep):
+    (workspace / "waits.py").write_text(WAITS)
+    command = [sys.executable, "-m", "experiments.cli", "run", *sweep, "--import-path", ".", "tracking=none"]
+    process = subprocess.Popen(
+        [*command, "method=custom", "method._target_=waits.Waits"], cwd=workspace, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (workspace / "fitting").exists():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines() == ["interrupted; the same command goes on from here"]

@@ -29,3 +29,7 @@ def test_a_seed_for_each_purpose():
     assert len(seeds) == 30
     assert derive(0, "a", "b") != derive(0, "a b")
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_names_that_are_no_text_are_compared_too():
+    assert first_difference({1: "a", "b": 2}, {"b": 2}) == ("1", "a", "(absent)")

@@ -1,5 +1,12 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -8,6 +15,7 @@ from experiments import training
 from experiments.contract import Dataset
 from experiments.loading import load_dataset
 from experiments.training import model_entry, train_or_load
+from methods.progress import listening
 
 
 @pytest.fixture
@@ -36,23 +44,20 @@ class Interrupted(Exception):
     pass
 
 
-def test_a_training_that_was_cut_off_goes_on_and_ends_alike(own_cache, settings, settings_of, monkeypatch):
-    dataset = load_dataset(settings)
-    undisturbed = weights(
-        train_or_load(replace(settings, paths=replace(settings.paths, cache=own_cache / "other")), dataset)
-    )
+@pytest.fixture
+def cut_off(settings, monkeypatch):
+    """(scratch folder, number of epochs that were trained since) of a training that was cut off after 2 of 3 epochs."""
     one_epoch, epochs = training._one_epoch, []
 
-    def cut_off(*arguments):
+    def interrupted(*arguments):
         if len(epochs) == 2:
             raise Interrupted
         epochs.append(1)
         one_epoch(*arguments)
 
-    monkeypatch.setattr(training, "_one_epoch", cut_off)
+    monkeypatch.setattr(training, "_one_epoch", interrupted)
     with pytest.raises(Interrupted):
-        train_or_load(settings, dataset)
-    assert list(model_entry(settings, dataset).scratch.glob("checkpoint-000002.safetensors"))
+        train_or_load(settings, load_dataset(settings))
     resumed = []
 
     def counted(*arguments):
@@ -60,9 +65,93 @@ def test_a_training_that_was_cut_off_goes_on_and_ends_alike(own_cache, settings,
         one_epoch(*arguments)
 
     monkeypatch.setattr(training, "_one_epoch", counted)
-    assert torch.equal(weights(train_or_load(settings, dataset)), undisturbed)
+    return model_entry(settings, load_dataset(settings)).scratch, resumed
+
+
+@pytest.fixture
+def undisturbed(own_cache, settings):
+    elsewhere = replace(settings, paths=replace(settings.paths, cache=own_cache / "other"))
+    return weights(train_or_load(elsewhere, load_dataset(settings)))
+
+
+def test_a_training_that_was_cut_off_goes_on_and_ends_alike(settings, undisturbed, cut_off):
+    scratch, resumed = cut_off
+    assert [path.name for path in sorted(scratch.iterdir())] == [
+        "checkpoint-000001.safetensors",
+        "checkpoint-000002.safetensors",
+    ]
+    told = []
+    with listening(lambda what, done, total: told.append((what, done, total))):
+        assert torch.equal(weights(train_or_load(settings, load_dataset(settings))), undisturbed)
     assert len(resumed) == 1
-    assert not model_entry(settings, dataset).scratch.exists()
+    assert told[-1] == ("train", 3, 3)
+    assert not scratch.exists()
+
+
+def cut(path):
+    os.truncate(path, 100)
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [cut, flipped, lambda path: path.write_bytes(b"")], ids=["cut", "flipped", "empty"])
+@pytest.mark.parametrize("n_damaged", [1, 2])
+def test_a_damaged_checkpoint_is_put_aside(settings, undisturbed, cut_off, capsys, spoil, n_damaged):
+    scratch, resumed = cut_off
+    for path in sorted(scratch.iterdir(), reverse=True)[:n_damaged]:
+        spoil(path)
+    capsys.readouterr()
+    assert torch.equal(weights(train_or_load(settings, load_dataset(settings))), undisturbed)
+    assert len(resumed) == 1 + n_damaged
+    assert capsys.readouterr().err.count("was damaged; put aside") == n_damaged
+
+
+def test_checkpoints_are_synced_before_they_get_their_name(tmp_path, monkeypatch):
+    module = nn.Linear(2, 1)
+    synced = []
+    monkeypatch.setattr(training, "sync_file", lambda path: synced.append((path.name, len(list(tmp_path.iterdir())))))
+    training._checkpoint(tmp_path, module, torch.optim.AdamW(module.parameters()), epoch=1)
+    assert synced == [("checkpoint.tmp", 1)]
+
+
+def started(folder, *overrides):
+    command = [sys.executable, "-m", "experiments.cli", "run", "tracking=none", "compute.threads=1", *overrides]
+    environment = os.environ | {"SLICEBENCH_CACHE": str(folder / "cache")}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_that_was_killed_while_it_trained_ends_with_the_same_scores(tmp_path):
+    overrides = ["method=highest_loss", "model.training.epochs=8", "model.channels=8", "model.training.batch_size=8"]
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    undisturbed = started(tmp_path / "undisturbed", *overrides)
+
+    folder = tmp_path / "killed"
+    killed = started(folder, *overrides)
+    deadline = time.monotonic() + 60
+    while not list(folder.rglob("checkpoint-*.safetensors")):
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=10)
+    (scratch,) = folder.rglob("*.partial")
+    at = max(path.name for path in scratch.glob("checkpoint-*.safetensors"))
+    assert at < "checkpoint-000008", "the training was over before it was killed"
+    (run,) = folder.rglob("run.json")
+    assert json.loads(run.read_text())["status"] == "running"
+
+    again = started(folder, *overrides)
+    said = again.communicate(timeout=120)[1]
+    assert again.returncode == 0, said
+    said = undisturbed.communicate(timeout=120)[1]
+    assert undisturbed.returncode == 0, said
+    ours, theirs = (next((tmp_path / name).rglob("scores.parquet")) for name in ("killed", "undisturbed"))
+    pd.testing.assert_frame_equal(pd.read_parquet(ours), pd.read_parquet(theirs), check_exact=True)
+    assert not scratch.exists()
 
 
 def test_another_seed_or_recipe_is_another_model(settings_of):
