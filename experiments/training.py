@@ -87,9 +87,7 @@ def _train(
     optimizer = torch.optim.AdamW(model.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     first = _resume(scratch, model.module, optimizer)
     with torch.random.fork_rng():
-        for epoch in progress(range(recipe.epochs), "train", total=recipe.epochs):
-            if epoch < first:  # counted, so that a resumed training says "17 of 40"
-                continue
+        for epoch in progress(range(first, recipe.epochs), "train", total=recipe.epochs, start=first):
             # seeded by epoch, so that a resumed training sees the same batches and the same dropout
             torch.manual_seed(derive(settings.seeds.training, f"epoch {epoch}"))
             _one_epoch(model, split, recipe, settings.compute, optimizer)

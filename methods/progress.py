@@ -21,8 +21,10 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def progress(items: Iterable[int], what: str, total: int) -> Iterator[int]:
+def progress(items: Iterable[int], what: str, total: int, start: int = 0) -> Iterator[int]:
     """Yield the items, telling the listener (if there is one) after about every hundredth part.
+
+    Work that goes on where it was cut off says by `start` how much lies behind it.
 
     Examples
     --------
@@ -33,7 +35,7 @@ def progress(items: Iterable[int], what: str, total: int) -> Iterator[int]:
     spotlights 2 of 2
     """
     listener, every = _listener.get(), max(1, total // 100)
-    for done, item in enumerate(items, start=1):
+    for done, item in enumerate(items, start=start + 1):
         yield item
         if listener is not None and (done % every == 0 or done == total):
             listener(what, done, total)

@@ -33,6 +33,7 @@ def test_your_own_method_in_one_file_works_as_written(slicebench, workspace):
 @pytest.mark.parametrize("words", [w for w in commands() if "--import-path" not in w], ids=" ".join)
 def test_every_command_is_accepted(slicebench, workspace, own_cache, words):
     slicebench("run", "method=random")
+    slicebench("run", "method=random", "paths.results=outputs/methods")
     dry = ["--dry-run"] if words[0] == "run" and "--dry-run" not in words else []
     done = slicebench(*words, *dry)
     assert done.exit_code == 0, done.output

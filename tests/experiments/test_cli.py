@@ -221,15 +221,20 @@ class Waits:
 @pytest.mark.parametrize("sweep", [[], ["--multirun"]], ids=["one run", "a sweep"])
 def test_an_interrupted_run_ends_with_one_line_and_130(workspace, sweep):
     (workspace / "waits.py").write_text(WAITS)
-    command = [sys.executable, "-m", "experiments.cli", "run", *sweep, "--import-path", ".", "tracking=none"]
-    process = subprocess.Popen(
-        [*command, "method=custom", "method._target_=waits.Waits"], cwd=workspace, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (workspace / "fitting").exists():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    # a shell that starts things in the background makes them ignore Ctrl-C, and so their children
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", f"{start}from experiments.cli import main; main()", "run", *sweep]
+    overrides = ["--import-path", ".", "tracking=none", "method=custom", "method._target_=waits.Waits"]
+    process = subprocess.Popen([*command, *overrides], cwd=workspace, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (workspace / "fitting").exists():
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert said.splitlines() == ["interrupted; the same command goes on from here"]

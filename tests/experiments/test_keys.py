@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.keys import derive, first_difference, key_of
@@ -11,13 +11,13 @@ PLAIN = st.recursive(
 CONTENT = st.dictionaries(st.text(), PLAIN, max_size=5)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(CONTENT)
 def test_the_order_of_entries_does_not_change_a_key(content):
     assert key_of(dict(reversed(content.items()))) == key_of(content)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(CONTENT, CONTENT)
 def test_a_difference_is_found_exactly_where_there_is_one(first, second):
     assert (first_difference(first, second) is None) == (first == second)
