@@ -137,6 +137,11 @@ class Component:
         content = Path(source).read_bytes() if source else b""
         return f"{version} {hashlib.sha256(content).hexdigest()[:12]}"
 
+    def defining(self) -> dict[str, Any]:
+        """What defines this part, as json values; a component that reads files says by `identity` what is in them."""
+        identity = self.instance.identity() if hasattr(self.instance, "identity") else {}
+        return {"_target_": self.target, **self.values, **identity}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -166,7 +171,7 @@ class Settings:
     def defining(self) -> dict[str, Any]:
         """What defines the result, beside data and code: an allow-list, as json values."""
         groups = ("dataset", "model", "embedding", "method", "corruption")
-        components = {g: {"_target_": getattr(self, g).target, **getattr(self, g).values} for g in groups}
+        components = {g: getattr(self, g).defining() for g in groups}
         return {**components, "evaluation": _plain(asdict(self.evaluation)), "seeds": asdict(self.seeds)}
 
 
@@ -303,7 +308,9 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _in_words(values: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in sorted(values.items()))
+    """Of a path only the last name: tables must not be as wide as somebody's disk is deep."""
+    short = {n: Path(v).name if isinstance(v, str) and os.sep in v else v for n, v in values.items()}
+    return " ".join(f"{name}={value}" for name, value in sorted(short.items()))
 
 
 def _class_name(target: str) -> str:

@@ -46,6 +46,10 @@ class Encoder:
     pool: Literal["mean", "first", "pooler"] = "mean"
     max_length: int = field(default=128, metadata={"min": 1})
 
+    def identity(self) -> dict[str, str]:
+        """Not where the encoder lies defines a run, but what it is."""
+        return {"name": _identity(self.name)}
+
     def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         return ()
 

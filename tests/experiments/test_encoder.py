@@ -1,5 +1,7 @@
 """Encoders, each saved by transformers itself as a tiny checkpoint with random weights."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -100,8 +102,6 @@ def test_images_are_encoded_by_clip_s_image_tower(clip, embedded):
 
 
 def test_another_encoder_in_the_same_folder_is_another_embedding(bert, embedded, tmp_path):
-    import shutil
-
     from transformers import BertModel
 
     folder = tmp_path / "copy"
@@ -122,6 +122,13 @@ def test_a_folder_without_an_encoder_is_refused(embedded, tmp_path):
 def test_what_is_neither_text_nor_image_is_refused(bert, embedded):
     with pytest.raises(Unsupported, match="toy has modality table"):
         embedded(bert, dataset("table", [torch.zeros(3)]))
+
+
+def test_where_the_encoder_lies_does_not_make_another_run(vit, slicebench, tmp_path):
+    shutil.copytree(vit, tmp_path / "moved")
+    assert slicebench("run", f"embedding.name={vit}", "embedding=encoder", "method=random").exit_code == 0
+    again = slicebench("run", f"embedding.name={tmp_path / 'moved'}", "embedding=encoder", "method=random")
+    assert "skipped" in again.stderr
 
 
 def test_every_example_of_a_real_run_is_encoded(vit, slicebench):
