@@ -58,4 +58,4 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))

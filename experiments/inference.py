@@ -66,15 +66,15 @@ class Predictions:
     losses : Tensor, shape (n,), float32, in nats, optional
         None where the split has no labels; so is `correct`.
     correct : Tensor, shape (n,), bool, optional
-    hidden : mapping from layer name to Tensor of shape (n, d), float32
-        The outputs of the layers that the embedding asked for, pooled.
+    hidden : mapping from Layer to Tensor of shape (n, d), float32
+        The outputs of the layers that were asked for: one layer may be there in two poolings.
     """
 
     split: Split
     logits: Tensor
     losses: Tensor | None
     correct: Tensor | None
-    hidden: Mapping[str, Tensor]
+    hidden: Mapping[Layer, Tensor]
 
 
 @stage("infer")
@@ -117,7 +117,7 @@ def _predict(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name:
     logits = outputs.pop(LOGITS)
     losses = None if split.labels is None else model.loss(logits, split.labels)
     correct = None if split.labels is None else logits.argmax(dim=1) == split.labels
-    return Predictions(split, logits, losses, correct, {layer.name: values for layer, values in outputs.items()})
+    return Predictions(split, logits, losses, correct, outputs)
 
 
 def _forward(

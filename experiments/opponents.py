@@ -19,7 +19,7 @@ from methods.opponents import opponents
 
 
 @dataclass(frozen=True, eq=False)
-class Witnesses:
+class OpponentSearch:
     """Influence embeddings of the examples that opponents are sought among, and of those that are scored.
 
     Parameters
@@ -40,38 +40,38 @@ class Witnesses:
 
 
 @stage("opponents")
-def summon_witnesses(
+def prepare_opponents(
     settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
-) -> Witnesses | None:
+) -> OpponentSearch | None:
     """What opponents are computed from, or None where none are asked for."""
     if settings.explainer is None:
         return None
     names = (settings.evaluation.opponents_from, settings.evaluation.score_split)
     embedded = settings.explainer.embed_splits(settings, dataset, model, predictions, set(names))
     source, scored = (embedded[name] for name in names)
-    return Witnesses(dataset.split(names[0]).example_ids, source.values, scored, settings.evaluation.opponents)
+    return OpponentSearch(dataset.split(names[0]).example_ids, source.values, scored, settings.evaluation.opponents)
 
 
 @stage("opponents")
 def find_opponents(
-    witnesses: Witnesses | None, problems: list[Problem], found: Mapping[str, Slices | Refusal]
+    search: OpponentSearch | None, problems: list[Problem], found: Mapping[str, Slices | Refusal]
 ) -> list[dict[str, Any]]:
     """Rows with problem, slice, rank, sign, example_id and influence; slices without members have none."""
     rows: list[dict[str, Any]] = []
-    for problem in problems if witnesses is not None else []:
+    for problem in problems if search is not None else []:
         slices = found[problem.name]
         if isinstance(slices, Slices):
-            rows += _of_problem(witnesses, problem, slices)
+            rows += _of_problem(search, problem, slices)
     return rows
 
 
-def _of_problem(witnesses: Witnesses, problem: Problem, slices: Slices) -> list[dict[str, Any]]:
+def _of_problem(search: OpponentSearch, problem: Problem, slices: Slices) -> list[dict[str, Any]]:
     assert problem.score.labels is not None  # influence embeddings exist under labels only
-    relabelled = witnesses.scored.relabelled(problem.score.labels.cpu())
-    embeddings = witnesses.scored.values if relabelled is None else relabelled  # (n, D)
+    relabelled = search.scored.relabelled(problem.score.labels.cpu())
+    embeddings = search.scored.values if relabelled is None else relabelled  # (n, D)
     return [
         {"problem": problem.name, "slice": index, **one._asdict()}
         for index, members in enumerate(slices.members.T)
         if members.any()
-        for one in opponents(witnesses.embeddings, witnesses.example_ids, embeddings[members.cpu()], witnesses.k)
+        for one in opponents(search.embeddings, search.example_ids, embeddings[members.cpu()], search.k)
     ]

@@ -13,8 +13,7 @@ from experiments.console import printer
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_layers, needed_splits
 from experiments.loading import load_dataset
-from experiments.record import Record, definition_of
-from experiments.runs import check_definition
+from experiments.record import Record
 from experiments.settings import Settings, check_settings
 from experiments.training import model_entry
 
@@ -32,9 +31,7 @@ def plan(config: DictConfig) -> None:
     """Check the settings, then print every stage of the run: cached or not, and the disk space that it needs."""
     settings = check_settings(config)
     dataset = load_dataset(settings)
-    record = Record(settings, definition_of(settings, dataset))
-    if any((record.folder / name).exists() for name in ("config.yaml", "run.json")):
-        check_definition(record.folder, record.definition)
+    record = Record.planned(settings, dataset)
     steps = [*_stages(settings, dataset), Step("discover and score", _state_of(record), 0)]
     table = Table("stage", "state", "to write", box=SIMPLE_HEAD, pad_edge=False)
     for step in steps:

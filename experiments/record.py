@@ -69,12 +69,18 @@ class Record:
         InvalidInput
             Where the folder says that it belongs to another run, naming the field.
         """
-        record = cls(settings, definition_of(settings, dataset))
+        record = cls.planned(settings, dataset)
         config = record.folder / "config.yaml"
-        if config.exists() or (record.folder / "run.json").exists():
-            check_definition(record.folder, record.definition)
-        else:
+        if not config.exists():
             write_text(config, yaml.safe_dump(record.definition, sort_keys=False))
+        return record
+
+    @classmethod
+    def planned(cls, settings: Settings, dataset: Dataset) -> Self:
+        """The same, but nothing is written where the folder is new."""
+        record = cls(settings, definition_of(settings, dataset))
+        if any((record.folder / name).exists() for name in ("config.yaml", "run.json")):
+            check_definition(record.folder, record.definition)
         return record
 
     @property
@@ -161,10 +167,11 @@ class Record:
         write_parquet(self.folder / "scores.parquet", scores)
         paths = [part.with_suffix(".opponents") for part in self._parts]
         opponents = [pd.read_parquet(path) for path in paths if path.exists()]
+        files = [self.folder / "scores.parquet", self.folder / "examples.parquet"]
         if opponents:
-            write_parquet(self.folder / "opponents.parquet", pd.concat(opponents, ignore_index=True))
-        parts = [path for part in self._parts for path in (part, part.with_suffix(".npz"))]
-        files = [self.folder / "scores.parquet", self.folder / "examples.parquet", *parts]
+            files.append(self.folder / "opponents.parquet")
+            write_parquet(files[-1], pd.concat(opponents, ignore_index=True))
+        files += [path for part in self._parts for path in (part, part.with_suffix(".npz"))]
         self.content["files"] = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
         self.content["status"] = "done"
         self._save()
@@ -229,6 +236,8 @@ def definition_of(settings: Settings, dataset: Dataset) -> dict[str, Any]:
     components = ("dataset", "model", "embedding", "method", "corruption")
     versions = {group: getattr(settings, group).version for group in components}
     stages = {"training": training.VERSION, "inference": inference.VERSION, "scores": evaluation.scores.VERSION}
+    if settings.explainer is not None:
+        stages["opponents"] = settings.explainer.version
     return {**settings.defining(), "fingerprint": dataset.fingerprint, "versions": {**versions, **stages}}
 
 

@@ -12,7 +12,7 @@ from experiments.embedding import embed
 from experiments.examples import examples_table
 from experiments.inference import infer
 from experiments.loading import load_dataset
-from experiments.opponents import find_opponents, summon_witnesses
+from experiments.opponents import find_opponents, prepare_opponents
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
 from experiments.tracking import start_tracking
@@ -34,11 +34,11 @@ def _discover(settings: Settings, dataset: Dataset, record: Record) -> None:
         predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
         embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
         record.note_embedding(embedded)
-        witnesses = summon_witnesses(settings, dataset, model, predictions)  # None unless opponents are asked for
+        search = prepare_opponents(settings, dataset, model, predictions)  # None unless opponents are asked for
         problems = make_problems(settings, predictions, embedded)
         for part in record.unfinished_parts(problems):
             found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
-            opponents = find_opponents(witnesses, part.problems, found)
+            opponents = find_opponents(search, part.problems, found)
             record.write(part, found, score(settings, part.problems, found), opponents)
         record.write_examples(examples_table(dataset, predictions, embedded))
         record.finish()

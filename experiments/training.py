@@ -69,7 +69,7 @@ def model_entry(settings: Settings, dataset: Dataset) -> Entry:
     """Where the weights are cached."""
     depends = {
         "data": dataset.fingerprint,
-        "model": {"_target_": settings.model.target, **settings.model.values},
+        "model": settings.model.defining(),
         "seed": settings.seeds.training,
         "versions": {"model": settings.model.version, "training": VERSION},
     }

@@ -27,4 +27,7 @@ class FinalHidden:
     def embed(
         self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
     ) -> dict[str, Embedded]:
-        return {name: Embedded(predictions[name].hidden[model.embedding_layer]) for name in evaluated_splits(settings)}
+        return {
+            name: Embedded(predictions[name].hidden[Layer(model.embedding_layer)])
+            for name in evaluated_splits(settings)
+        }

@@ -120,7 +120,7 @@ class _Work:
         return Embedded(relabel(labels), relabel, self._report())
 
     def _linear(self, predictions: Predictions) -> Callable[[Tensor], Tensor]:
-        features, logits = predictions.hidden[self.model.embedding_layer], predictions.logits
+        features, logits = predictions.hidden[Layer(self.model.embedding_layer)], predictions.logits
         influence = LinearInfluence(self.factors, logits.shape[1])
         return lambda labels: influence.embed(features.to(self.device), self._residuals(logits, labels)).float().cpu()
 
@@ -181,7 +181,7 @@ class _Work:
     def _factors_of_linear(self, options: Mapping[str, Any]) -> HessianFactors:
         predictions = self.predictions[self.influence.hessian_split]
         rows = torch.from_numpy(self.rows)
-        features, logits = predictions.hidden[self.model.embedding_layer][rows], predictions.logits[rows]
+        features, logits = predictions.hidden[Layer(self.model.embedding_layer)][rows], predictions.logits[rows]
         _check_linear(features, logits)
         return LinearInfluence.fit(features, logits, **options).factors
 

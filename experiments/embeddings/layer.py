@@ -40,4 +40,7 @@ class NamedLayer:
     def embed(
         self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
     ) -> dict[str, Embedded]:
-        return {name: Embedded(predictions[name].hidden[self.layer]) for name in evaluated_splits(settings)}
+        return {
+            name: Embedded(predictions[name].hidden[Layer(self.layer, self.pool)])
+            for name in evaluated_splits(settings)
+        }

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def test_predictions_are_what_the_model_says(made):
     assert list(predictions) == ["validation", "test"]
     logits, hidden = direct(model, dataset.split("test"))
     torch.testing.assert_close(predictions["test"].logits, logits)
-    torch.testing.assert_close(predictions["test"].hidden["hidden"], hidden)
+    torch.testing.assert_close(predictions["test"].hidden[Layer("hidden")], hidden)
 
 
 def test_losses_are_in_nats_and_correct_is_the_largest_logit(made):
@@ -76,5 +78,15 @@ def test_outputs_hold_the_final_hidden_layer(made):
     settings, dataset, model = made
     predictions = infer(settings, dataset, model)
     outputs = outputs_of(predictions["test"], embed(settings, dataset, model, predictions)["test"])
-    assert torch.equal(outputs.embeddings, predictions["test"].hidden["hidden"])
+    assert torch.equal(outputs.embeddings, predictions["test"].hidden[Layer("hidden")])
     assert outputs.example_ids == dataset.split("test").example_ids
+
+
+def test_two_poolings_of_one_layer_are_kept_apart(settings_of):
+    settings = settings_of("embedding=layer", "embedding.layer=features.3", "embedding.pool=mean")
+    dataset = load_dataset(settings)
+    model = train_or_load(settings, dataset)
+    convolution = replace(model, embedding_layer="features.3")  # what opponents, or final_hidden, would take whole
+    layers = (Layer("features.3", "mean"), Layer("features.3", "flatten"))
+    rows = forward(convolution, dataset.split("validation"), layers, settings.compute)
+    assert [rows[layer].shape[1] for layer in layers] == [32, 32 * 64]
