@@ -149,6 +149,8 @@ def _identity(name: str) -> str:
     """What a name stands for: of a folder, the content of its files; elsewhere the name."""
     folder = Path(name)
     if not folder.is_dir():
+        if name.startswith(("/", ".", "~")):  # no model is called so: said here, a typo costs no training run
+            raise InvalidInput(f"embedding.name is {name!r}, expected a folder with an encoder or a model's name")
         return name
     content = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):

@@ -119,6 +119,13 @@ def test_a_folder_without_an_encoder_is_refused(embedded, tmp_path):
         embedded(tmp_path, dataset("text", TEXTS))
 
 
+def test_a_folder_that_is_not_there_costs_no_training(own_cache, slicebench):
+    done = slicebench("run", "embedding=encoder", "embedding.name=./nowhere")
+    assert done.exit_code == 2
+    assert "embedding.name is './nowhere', expected a folder with an encoder" in done.stderr
+    assert not list(own_cache.rglob("*.npy"))
+
+
 def test_what_is_neither_text_nor_image_is_refused(bert, embedded):
     with pytest.raises(Unsupported, match="toy has modality table"):
         embedded(bert, dataset("table", [torch.zeros(3)]))
