@@ -35,10 +35,15 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             finally:
-                seconds = _seconds.get()
-                if seconds is not None:
-                    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+                add(name, time.perf_counter() - start)
 
         return timed
 
     return decorate
+
+
+def add(name: str, more: float) -> None:
+    """Count so many more seconds under this name, if anybody asks."""
+    seconds = _seconds.get()
+    if seconds is not None:
+        seconds[name] = seconds.get(name, 0.0) + more

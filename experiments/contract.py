@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pandas as pd
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from methods.contract import InvalidInput, ModelOutputs, check_example_ids, check_labels, check_tensor
+
+if TYPE_CHECKING:
+    from experiments.training import Training
 
 Modality = Literal["image", "text", "text_pair", "table", "series"]
 SPLITS = ("train", "validation", "test")
@@ -34,6 +37,8 @@ class Split:
         Indexed by example id: subclass, age, genre ... What a data set knows beside the label.
     paths : tuple of str, length n, optional
         Of each example's file, relative to the data root.
+    spans : Tensor, shape (n, 2), int64, optional
+        Of questions: the answer's first character in the context, and the one after its last. They have no labels.
 
     Raises
     ------
@@ -46,6 +51,7 @@ class Split:
     labels: Tensor | None
     attributes: pd.DataFrame
     paths: tuple[str, ...] | None = None
+    spans: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_example_ids(self.example_ids)
@@ -56,6 +62,8 @@ class Split:
                 raise InvalidInput(f"{name} has {len(values)} rows, example_ids has {n}")
         if self.labels is not None:
             check_tensor("labels", self.labels, self.example_ids, torch.int64, n_dims=1)
+        if self.spans is not None:
+            check_tensor("spans", self.spans, self.example_ids, torch.int64, n_dims=2, min_columns=2)
         if tuple(self.attributes.index) != self.example_ids:
             raise InvalidInput("attributes has another index than example_ids: expected one row an example, in order")
 
@@ -73,11 +81,16 @@ class Dataset:
     name : str
     modality : {"image", "text", "text_pair", "table", "series"}
     class_names : tuple of str, length c
-        At least two, distinct; label i is class_names[i].
+        At least two, distinct; label i is class_names[i]. None where no split has labels.
     splits : mapping from {"train", "validation", "test"} to Split
         The splits that exist; no example is in two of them.
     fingerprint : str
         Of the content: it changes when any example, label or attribute does.
+    imagenet_classes : tuple of tuple of int, length c, optional
+        For each class, the indices of the ImageNet classes that it is made of: how a model of ImageNet's 1,000 classes
+        is read as one of these.
+    notes : tuple of str
+        What a reader of the results must know: rows that were left out, and why.
 
     Raises
     ------
@@ -90,9 +103,12 @@ class Dataset:
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     fingerprint: str
+    imagenet_classes: tuple[tuple[int, ...], ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
+        labelled = any(split.labels is not None for split in self.splits.values())
+        if len(set(self.class_names)) < len(self.class_names) or (labelled and len(self.class_names) < 2):
             raise InvalidInput(f"class_names is {self.class_names}, expected at least two distinct names")
         if not self.splits or not set(self.splits) <= set(SPLITS):
             raise InvalidInput(f"splits are {', '.join(self.splits) or 'none'}, expected some of {', '.join(SPLITS)}")
@@ -124,8 +140,16 @@ def _logits(module: nn.Module, batch: Tensor) -> Tensor:
     return module(batch)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(logits, labels, reduction="none")
+def _labels(split: Split) -> Tensor | None:
+    return split.labels
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(logits, targets, reduction="none")
+
+
+def _largest_logit(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.argmax(dim=1) == targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +168,12 @@ class ModelUnderAudit:
         Of the weights: two models with one key give the same outputs.
     to_logits : callable, (module, batch) -> Tensor of shape (b, c) or (b, 1)
         The module's output by default.
-    to_losses : callable, (logits, labels) -> Tensor of shape (b,), in nats
+    to_targets : callable, split -> Tensor with n rows, or None
+        What outputs are compared with: the labels by default. None where a split has nothing of the kind.
+    to_losses : callable, (logits, targets) -> Tensor of shape (b,), in nats
         Cross-entropy by default.
+    to_correct : callable, (logits, targets) -> Tensor of shape (b,), bool
+        Whether the largest logit is the label's by default.
 
     Raises
     ------
@@ -158,7 +186,9 @@ class ModelUnderAudit:
     embedding_layer: str
     key: str
     to_logits: Callable[[nn.Module, Tensor], Tensor] = field(default=_logits)
+    to_targets: Callable[[Split], Tensor | None] = field(default=_labels)
     to_losses: Callable[[Tensor, Tensor], Tensor] = field(default=_cross_entropy)
+    to_correct: Callable[[Tensor, Tensor], Tensor] = field(default=_largest_logit)
 
     def __post_init__(self) -> None:
         self.layer(self.embedding_layer)
@@ -183,13 +213,28 @@ class ModelUnderAudit:
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def targets(self, split: Split) -> Tensor | None:
+        """Tensor with n rows, or None where the split has nothing to compare outputs with."""
+        return self.to_targets(split)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Tensor, shape (b,), float32, in nats."""
-        return self.to_losses(logits, labels)
+        return self.to_losses(logits, targets)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Tensor, shape (b,), bool."""
+        return self.to_correct(logits, targets)
 
 
 class ModelLoader(Protocol):
-    """A model's recipe: a dataclass whose fields are the settings in `conf/model`."""
+    """A model's recipe: a dataclass whose fields are the settings in `conf/model`.
+
+    A recipe with a field `training` is trained here, on the train split; without one, `build` loads the weights. One
+    that reads files says by `identity()`, a mapping from names of settings to strings, what is in them: a run's key
+    then depends on the content and not on the path.
+    """
+
+    training: Training | None
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
         """The model for this data set, untrained where it is trained here; its key is filled in by the pipeline."""

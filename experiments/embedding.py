@@ -70,15 +70,17 @@ def outputs_of(predictions: Predictions, embedded: Embedded) -> ModelOutputs:
     Raises
     ------
     InvalidInput
-        Where the split has no labels.
+        Where the split has no labels, nor anything else that losses come from.
     """
     if predictions.losses is None or predictions.correct is None:
         raise InvalidInput("the split has no labels: without them there are no losses to find slices by")
+    # spans of a text, or no logits at all, are nothing that a method could read as classes
+    classes = predictions.split.labels is not None and predictions.logits.shape[1] > 1
     return ModelOutputs(
         example_ids=predictions.split.example_ids,
         embeddings=embedded.values,
         losses=predictions.losses,
         correct=predictions.correct,
         labels=predictions.split.labels,
-        logits=predictions.logits,
+        logits=predictions.logits if classes else None,
     )

@@ -20,7 +20,8 @@ def examples_table(
     """Columns id, split, label, prediction, loss, correct, path or text, attribute_<name>, map_x, map_y.
 
     Labels and predictions are class names, as the model and the data had them before any corruption; the map is the
-    plane of the two leading principal components of each split's embeddings.
+    plane of the two leading principal components of each split's embeddings. Questions have neither label nor
+    prediction.
     """
     tables = [_split(dataset, name, outputs_of(predictions[name], embedded[name])) for name in embedded]
     return pd.concat(tables, ignore_index=True)
@@ -28,14 +29,12 @@ def examples_table(
 
 def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:
     split, classes = dataset.split(name), np.array(dataset.class_names)
-    assert outputs.labels is not None  # `outputs_of` refuses a split without labels
-    assert outputs.predictions is not None
     plane = _plane(outputs.embeddings.cpu().numpy())  # (n, 2)
     table = {
         "id": split.example_ids,
         "split": name,
-        "label": classes[outputs.labels.cpu().numpy()],
-        "prediction": classes[outputs.predictions.cpu().numpy()],
+        "label": None if outputs.labels is None else classes[outputs.labels.cpu().numpy()],
+        "prediction": None if outputs.predictions is None else classes[outputs.predictions.cpu().numpy()],
         "loss": outputs.losses.cpu().numpy(),
         "correct": outputs.correct.cpu().numpy(),
         "path": split.paths,

@@ -11,14 +11,13 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from experiments.batches import Batches
 from experiments.cache import Arrays, Entry
-from experiments.clock import stage
+from experiments.clock import add, stage
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.settings import Compute, Settings
-from experiments.training import Preprocessed
 from methods.progress import progress
 
 VERSION = 1
@@ -64,7 +63,7 @@ class Predictions:
     split : Split
     logits : Tensor, shape (n, c), float32
     losses : Tensor, shape (n,), float32, in nats, optional
-        None where the split has no labels; so is `correct`.
+        None where the split has nothing to compare outputs with; so is `correct`.
     correct : Tensor, shape (n,), bool, optional
     hidden : mapping from Layer to Tensor of shape (n, d), float32
         The outputs of the layers that were asked for: one layer may be there in two poolings.
@@ -115,8 +114,9 @@ def _predict(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name:
     split = dataset.split(name)
     outputs = _forward(forward_entries(settings, dataset, model, name), model, split, settings.compute)
     logits = outputs.pop(LOGITS)
-    losses = None if split.labels is None else model.loss(logits, split.labels)
-    correct = None if split.labels is None else logits.argmax(dim=1) == split.labels
+    targets = model.targets(split)
+    losses = None if targets is None else model.loss(logits, targets)
+    correct = None if targets is None else model.correct(logits, targets)
     return Predictions(split, logits, losses, correct, outputs)
 
 
@@ -153,7 +153,7 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
     """Logits (`LOGITS`, if asked for) and layers' outputs, each (n, columns) float32, from one pass over the split."""
     device = device_of(compute)
     model.module.to(device).eval()
-    batches = DataLoader(Preprocessed(split, model), batch_size=compute.batch_size, num_workers=compute.workers)
+    batches = Batches(split, model, compute)
     rows: dict[Layer, np.ndarray] = {}
     start = 0
     with _recorded(model, [layer.name for layer in layers if layer != LOGITS]) as outputs:
@@ -166,6 +166,7 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
                 rows[layer][start : start + len(block)] = block
             start += len(examples)
     model.module.to("cpu")
+    add("infer: waiting for data", batches.waited)
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
@@ -15,7 +15,7 @@ from experiments.inference import LOGITS, Layer, forward, forward_entries, neede
 from experiments.loading import load_dataset
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
-from experiments.training import model_entry
+from experiments.training import build_model, model_entry, recipe_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def plan(config: DictConfig) -> None:
 
 
 def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
-    entry = model_entry(settings, dataset)
-    model = replace(settings.model.instance.build(dataset), key=entry.key)
-    weights = sum(values.nbytes for values in model.module.state_dict().values())
-    steps = [_step(f"train {settings.model.name}", entry, weights)]
+    model, steps = build_model(settings, dataset), []
+    if recipe_of(settings) is not None:
+        weights = sum(values.nbytes for values in model.module.state_dict().values())
+        steps.append(_step(f"train {settings.model.name}", model_entry(settings, dataset), weights))
     for split in needed_splits(settings):
         columns = _columns(settings, model, dataset.split(split))
         for output, at in forward_entries(settings, dataset, model, split).items():

@@ -126,6 +126,12 @@ class Record:
             if not self._is_complete(index, block.names):
                 yield Part(index, list(block))
 
+    def note_dataset(self, dataset: Dataset) -> None:
+        """Keep, and say, what a reader of the results must know of the data."""
+        self.content["dataset_notes"] = list(dataset.notes)
+        for note in dataset.notes:
+            say(f"{dataset.name}: {note}")
+
     def note_embedding(self, embedded: Mapping[str, Embedded]) -> None:
         """Keep what the embedding has to say about how it was made."""
         self.content["embedding"] = {name: dict(one.report) for name, one in embedded.items() if one.report}

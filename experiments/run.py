@@ -30,6 +30,7 @@ def run(config: DictConfig) -> None:
 
 def _discover(settings: Settings, dataset: Dataset, record: Record) -> None:
     with start_tracking(settings, record) as tracking, threads(settings.compute):
+        record.note_dataset(dataset)
         model = train_or_load(settings, dataset)
         predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
         embedded = embed(settings, dataset, model, predictions)  # per split, for any labels

@@ -93,7 +93,7 @@ class Compute:
     threads: int | None = field(default=None, metadata={"min": 1})
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = field(default=256, metadata={"min": 1})
-    workers: int = field(default=0, metadata={"min": 0})
+    workers: int | None = field(default=None, metadata={"min": 0})
     problems_per_part: int = field(default=25, metadata={"min": 1})
 
 

@@ -6,23 +6,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
+from experiments.batches import Batches
 from experiments.cache import Entry
-from experiments.clock import stage
+from experiments.clock import add, stage
 from experiments.compute import device_of
 from experiments.console import say
-from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.contract import Dataset, ModelUnderAudit
 from experiments.files import sync_file, sync_folder
 from experiments.keys import derive
-from experiments.settings import Compute, Settings
+from experiments.settings import Settings
 from methods.contract import InvalidInput
 from methods.progress import progress
 
@@ -32,7 +32,7 @@ KEPT = 2  # checkpoints: the newest, and the one before in case it cannot be rea
 
 @dataclass(frozen=True)
 class Training:
-    """How a model is trained: Adam on the mean loss of shuffled batches.
+    """How a model is trained: the mean loss of shuffled batches is minimised.
 
     Parameters
     ----------
@@ -41,28 +41,73 @@ class Training:
     learning_rate : float
         Above 0.
     weight_decay : float
-        Non-negative; decoupled (AdamW).
+        Non-negative; decoupled for adamw.
+    optimizer : {"adamw", "adam", "sgd"}
+    momentum : float
+        Of sgd, in [0, 1).
+    decay_every : int, optional
+        Epochs after which the learning rate is multiplied by `decay`; it stays where this is left out.
+    decay : float
+        In (0, 1].
+    clip : float, optional
+        The largest norm of the gradient of all parameters together.
     """
 
     epochs: int = field(default=40, metadata={"min": 1})
     batch_size: int = field(default=32, metadata={"min": 1})
     learning_rate: float = field(default=2e-3, metadata={"above": 0})
     weight_decay: float = field(default=1e-4, metadata={"min": 0})
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = field(default=0.9, metadata={"min": 0, "below": 1})
+    decay_every: int | None = field(default=None, metadata={"min": 1})
+    decay: float = field(default=0.1, metadata={"above": 0, "max": 1})
+    clip: float | None = field(default=None, metadata={"above": 0})
+
+    def start(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of this module's parameters that are to be trained."""
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        common = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, momentum=self.momentum, **common)
+        return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer](parameters, **common)
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0.
+
+        Examples
+        --------
+        >>> training = Training(learning_rate=1.0, decay_every=10)
+        >>> [training.rate(epoch) for epoch in (0, 9, 10)]
+        [1.0, 1.0, 0.1]
+        """
+        return self.learning_rate * self.decay ** (epoch // self.decay_every if self.decay_every else 0)
 
 
 @stage("train")
 def train_or_load(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
     """The model under audit with its weights: from the cache, or trained and then cached."""
-    loader, seed = settings.model.instance, settings.seeds.training
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, "initial weights"))
-        model = loader.build(dataset)
+    model = build_model(settings, dataset)
     settings.embedding.instance.hidden_layers(model)  # a layer that is not there must not cost a training run
-    entry = model_entry(settings, dataset)
-    weights = entry.get(lambda folder: _train(model, dataset, loader.training, settings, entry.scratch, folder))
-    model.module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    recipe = recipe_of(settings)
+    if recipe is not None:
+        entry = model_entry(settings, dataset)
+        weights = entry.get(lambda folder: _train(model, dataset, recipe, settings, entry.scratch, folder))
+        model.module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
     model.module.eval()
-    return replace(model, key=entry.key)
+    return model
+
+
+def recipe_of(settings: Settings) -> Training | None:
+    """How the model is trained here; None for one that comes with its weights."""
+    return getattr(settings.model.instance, "training", None)
+
+
+def build_model(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
+    """The model under audit as its loader builds it, with the key of the weights that it has or will have."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(settings.seeds.training, "initial weights"))
+        model = settings.model.instance.build(dataset)
+    return replace(model, key=model_entry(settings, dataset).key)
 
 
 def model_entry(settings: Settings, dataset: Dataset) -> Entry:
@@ -80,49 +125,40 @@ def _train(
     model: ModelUnderAudit, dataset: Dataset, recipe: Training, settings: Settings, scratch: Path, folder: Path
 ) -> None:
     split = dataset.split("train")
-    if split.labels is None:
+    batches = Batches(split, model, settings.compute, recipe.batch_size, shuffle=True)
+    if batches.targets is None:
         raise InvalidInput(f"{dataset.name} has no labels on its train split, which training needs")
     device = device_of(settings.compute)
-    model.module.to(device)
-    optimizer = torch.optim.AdamW(model.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = recipe.start(model.module.to(device))
     first = _resume(scratch, model.module, optimizer)
+    steps = progress(range(first, recipe.epochs), "train", total=recipe.epochs, start=first)
     with torch.random.fork_rng():
-        for epoch in progress(range(first, recipe.epochs), "train", total=recipe.epochs, start=first):
+        for epoch in steps:
             # seeded by epoch, so that a resumed training sees the same batches and the same dropout
             torch.manual_seed(derive(settings.seeds.training, f"epoch {epoch}"))
-            _one_epoch(model, split, recipe, settings.compute, optimizer)
+            _one_epoch(model, batches, recipe, epoch, optimizer)
             _checkpoint(scratch, model.module, optimizer, epoch + 1)
+    add("train: waiting for data", batches.waited)
     for name, values in model.module.to("cpu").state_dict().items():
         np.save(folder / f"{name}.npy", values.numpy(), allow_pickle=False)
 
 
 def _one_epoch(
-    model: ModelUnderAudit, split: Split, recipe: Training, compute: Compute, optimizer: torch.optim.Optimizer
+    model: ModelUnderAudit, batches: Batches, recipe: Training, epoch: int, optimizer: torch.optim.Optimizer
 ) -> None:
     model.module.train()
-    device = device_of(compute)
-    batches = DataLoader(
-        Preprocessed(split, model), batch_size=recipe.batch_size, shuffle=True, num_workers=compute.workers
-    )
-    for examples, labels in batches:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    device = parameters[0].device
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.rate(epoch)
+    steps = progress(range(len(batches)), "batches of an epoch", len(batches))
+    for _, (examples, targets) in zip(steps, batches, strict=True):
+        assert targets is not None  # `_train` refuses a split without
         optimizer.zero_grad()
-        logits = model.logits(examples.to(device))
-        model.loss(logits, labels.to(device)).mean().backward()
+        model.loss(model.logits(examples.to(device)), targets.to(device)).mean().backward()
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimizer.step()
-
-
-class Preprocessed(TorchDataset[tuple[Tensor, Tensor]]):
-    """A split as torch's data loader wants it: (preprocessed example, label); the label is -1 where there is none."""
-
-    def __init__(self, split: Split, model: ModelUnderAudit) -> None:
-        self.split, self.preprocess = split, model.preprocess
-
-    def __len__(self) -> int:
-        return self.split.n_examples
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        label = torch.tensor(-1) if self.split.labels is None else self.split.labels[row]
-        return self.preprocess(self.split.examples[row]), label
 
 
 def _checkpoint(scratch: Path, module: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:

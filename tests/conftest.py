@@ -78,3 +78,17 @@ def slicebench(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return CliRunner().invoke(app, [verb, *before, *arguments])
 
     return call
+
+
+@pytest.fixture
+def data() -> Callable[[str], Path]:
+    """The root of real data, where it holds these files or folders; the test is skipped elsewhere."""
+
+    def root_with(*names: str) -> Path:
+        root = os.environ.get("SLICEBENCH_DATA")
+        missing = [name for name in names if root is None or not (Path(root) / name).exists()]
+        if root is None or missing:
+            pytest.skip(f"SLICEBENCH_DATA has no {', '.join(missing)}: real data is needed")
+        return Path(root)
+
+    return root_with

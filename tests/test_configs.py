@@ -17,6 +17,7 @@ PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
 # what a config leaves for the user to say
 REQUIRED = {
     "method/custom": ["method._target_=methods.gmm.GMM"],
+    "model/custom": ["model._target_=experiments.models.small_cnn.SmallCNN"],
     "embedding/layer": ["embedding.layer=hidden"],
     "embedding/encoder": ["embedding.name=any"],
 }
@@ -38,7 +39,7 @@ def test_a_yaml_has_the_fields_of_its_target_and_no_others(name):
     group = name.split("/")[0]
     values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
     keys = set(values) - {"_target_", "defaults"}
-    if name == "method/custom":
+    if name.endswith("/custom"):
         return
     target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
     beside = set(BESIDE_THE_TARGET[group].__dataclass_fields__) if group in BESIDE_THE_TARGET else set()
@@ -65,8 +66,15 @@ def test_the_yaml_s_values_are_the_defaults_of_its_target(name):
     if name in REQUIRED or name == "tracking/offline" or group == "paths":
         return
     target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
-    instance = target()
+    assert_defaults(values, target())
+
+
+def assert_defaults(values, instance):
     for key, value in values.items():
-        if hasattr(instance, key) and not isinstance(value, dict) and "${" not in str(value):
-            default = getattr(instance, key)
+        if not hasattr(instance, key) or "${" in str(value):
+            continue
+        default = getattr(instance, key)
+        if isinstance(value, dict):
+            assert_defaults(value, default)
+        else:
             assert value == (list(default) if isinstance(default, tuple) else default), key

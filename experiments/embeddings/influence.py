@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
+from experiments.batches import Batches
 from experiments.cache import Entry
 from experiments.compute import device_of
 from experiments.console import say
@@ -22,7 +22,6 @@ from experiments.embedding import Embedded
 from experiments.inference import Layer, Predictions, evaluated_splits
 from experiments.keys import derive
 from experiments.settings import Settings, SplitName
-from experiments.training import Preprocessed
 from methods.contract import InvalidInput, Unsupported
 from methods.influence import ModuleInfluence, combine, residuals
 from methods.influence_gradients import LayerGradients
@@ -216,8 +215,8 @@ class _Work:
             module.to("cpu")
 
     def _batches(self, split: Split, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        data = Subset(Preprocessed(split, self.model), rows.tolist())
-        for examples, labels in DataLoader(data, batch_size=self.settings.compute.batch_size):
+        for examples, labels in Batches(split, self.model, self.settings.compute, rows=rows.tolist()):
+            assert labels is not None  # `embedded` refuses a split without labels
             yield examples.to(self.device), labels.to(self.device)
 
 

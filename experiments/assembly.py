@@ -1,0 +1,98 @@
+"""A data set from its splits, with the fingerprint of all that is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.cache_report import cache_root
+from experiments.contract import Dataset, Modality, Split
+from experiments.files import write_json
+
+VERSION = 1
+
+
+def assembled(
+    name: str,
+    modality: Modality,
+    class_names: Iterable[str],
+    splits: Mapping[str, Split],
+    root: Path,
+    files: Iterable[str],
+    **more: Any,
+) -> Dataset:
+    """A data set and the fingerprint of its content.
+
+    Parameters
+    ----------
+    name, modality, class_names, splits
+        As for `Dataset`.
+    root : Path
+        The data root.
+    files : iterable of str
+        All files that examples, labels and attributes come from, relative to the root.
+    **more
+        Other fields of `Dataset`.
+    """
+    content = hashlib.sha256(f"assembly {VERSION}".encode())
+    content.update(digest_of_files(root, files).encode())
+    for split_name in sorted(splits):
+        content.update(split_name.encode() + _digest(splits[split_name]))
+    content.update(json.dumps([list(class_names), more.get("imagenet_classes")]).encode())
+    return Dataset(name, modality, tuple(class_names), splits, content.hexdigest(), **more)
+
+
+def _digest(split: Split) -> bytes:
+    """Of ids, labels, spans and attributes; examples come from the files."""
+    content = hashlib.sha256("\n".join(split.example_ids).encode())
+    for tensor in (split.labels, split.spans):
+        content.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
+    content.update("\n".join(str(column) for column in split.attributes.columns).encode())
+    if len(split.attributes.columns):
+        content.update(np.ascontiguousarray(pd.util.hash_pandas_object(split.attributes).to_numpy()).tobytes())
+    return content.digest()
+
+
+def digest_of_files(root: Path, files: Iterable[str]) -> str:
+    """Sha256 over the sorted relative paths and contents of these files.
+
+    What was hashed before is remembered in the cache, by path, size and time of the last change.
+    """
+    names = sorted(set(files))
+    memo = cache_root() / "fingerprints" / f"{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}.json"
+    known, seen = _remembered(memo), {}
+    content = hashlib.sha256()
+    for name in names:
+        status = (root / name).stat()
+        stamp = f"{status.st_size} {status.st_mtime_ns}"
+        before = known.get(name)
+        sha256 = before[1] if before and before[0] == stamp else _sha256(root / name)
+        seen[name] = [stamp, sha256]
+        content.update(f"{name} {status.st_size} {sha256}\n".encode())
+    if any(known.get(name) != entry for name, entry in seen.items()):
+        _remember(memo, known | seen)
+    return content.hexdigest()
+
+
+def _remembered(memo: Path) -> dict[str, list[str]]:
+    try:
+        return dict(json.loads(memo.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(memo: Path, content: Mapping[str, list[str]]) -> None:
+    with suppress(OSError):  # it saves time, nothing else
+        write_json(memo, content)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,69 @@
+"""Splits of data that come without them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from methods.contract import InvalidInput
+
+
+def divide(
+    n: int, sizes: Mapping[str, float | int], rest: str, seed: int, strata: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Rows of each split, drawn by seed.
+
+    Parameters
+    ----------
+    n : int
+        Rows to be divided.
+    sizes : mapping from a split's name to its share of all rows (float) or its number of rows (int)
+        None of 0: that split is left out.
+    rest : str
+        The split that gets all other rows.
+    seed : int
+    strata : array, shape (n,), optional
+        Each split gets its share of each of these values.
+
+    Returns
+    -------
+    dict
+        Arrays of int64, sorted, disjoint, together all of range(n).
+
+    Raises
+    ------
+    InvalidInput
+        Where nothing would be left for `rest`, or a stratum is too small to be divided.
+
+    Examples
+    --------
+    >>> {name: len(rows) for name, rows in divide(10, {"train": 0.5, "validation": 2}, "test", seed=0).items()}
+    {'train': 5, 'validation': 2, 'test': 3}
+    """
+    sizes = {name: size for name, size in sizes.items() if size}
+    taken = sum(size if isinstance(size, int) else size * n for size in sizes.values())
+    if taken >= n:
+        asked = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
+        raise InvalidInput(f"{asked} of {n:,} examples leave none for {rest}: expected below 1, or fewer examples")
+    left, divided = np.arange(n), {}
+    used = 0.0
+    for name, size in sizes.items():
+        wanted = size if isinstance(size, int) else size / (1 - used / n)
+        used += size if isinstance(size, int) else size * n
+        try:
+            rows, left = train_test_split(
+                left, train_size=wanted, stratify=None if strata is None else strata[left], random_state=seed
+            )
+        except ValueError as error:
+            raise InvalidInput(f"{n:,} examples cannot be divided: {error}") from None
+        divided[name] = np.sort(rows)
+    return {**divided, rest: np.sort(left)}
+
+
+def draw(rows: np.ndarray, n: int | None, seed: int) -> np.ndarray:
+    """At most n of the rows, drawn by seed, in their order; all of them where n is left out."""
+    if n is None or n >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:n])

@@ -1,0 +1,187 @@
+"""Tables as publishers give them, checked while they are read: every complaint names file, line and remedy."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.sources import Absent, Partial
+from methods.contract import InvalidInput
+
+MOST_MISSING = 0.05  # share of files that may be missing before the user has to agree to it
+LINE = "line"  # name of the index of what `read_table` gives
+
+
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    separator: str = ",",
+    names: Sequence[str] | None = None,
+    encoding: str = "utf-8-sig",
+    quoting: int = csv.QUOTE_MINIMAL,
+    **options: Any,
+) -> pd.DataFrame:
+    """A text table whose columns are all strings, indexed by each row's line in the file.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        That must be there; others stay in the table too.
+    separator : str
+    names : sequence of str, optional
+        Of the columns, where the file has no header.
+    encoding : str
+    quoting : int
+        As in `csv`.
+    **options
+        Of `pandas.read_csv`.
+
+    Returns
+    -------
+    DataFrame
+        The index, called `line`, counts records from 1, the header among them: a text with line breaks is one record.
+
+    Raises
+    ------
+    InvalidInput
+        Where the file cannot be read, has no rows, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            names=None if names is None else list(names),
+            header=0 if names is None else None,
+            dtype=str,
+            keep_default_na=False,
+            encoding=encoding,
+            quoting=quoting,
+            **options,
+        )
+    except FileNotFoundError:
+        raise Absent(f"{path} is missing") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+        raise InvalidInput(f"{path} cannot be read as a table: {str(error).strip()}: get this file again") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        have = ", ".join(str(column) for column in table.columns)
+        raise InvalidInput(f"{path} has no column {missing[0]!r}, expected {', '.join(columns)}; it has {have}")
+    if table.empty:
+        raise InvalidInput(f"{path} has no rows, expected at least one")
+    table = table.fillna("")  # a row with too few fields
+    table.index = pd.RangeIndex(1 if names is not None else 2, len(table) + (1 if names is not None else 2), name=LINE)
+    return table
+
+
+def numbers(table: pd.DataFrame, column: str, path: Path, low: float, high: float) -> np.ndarray:
+    """A column as float64, shape (n,), each in [low, high]; `InvalidInput` names file, line and value otherwise."""
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    refuse_rows(table, column, path, ~((values >= low) & (values <= high)), f"a number in [{low:g}, {high:g}]")
+    return values
+
+
+def codes(table: pd.DataFrame, column: str, path: Path, meanings: Mapping[str, int]) -> Tensor:
+    """A column of names as labels: Tensor, shape (n,), int64; `InvalidInput` names file, line and value otherwise."""
+    labels = table[column].map(meanings)
+    refuse_rows(table, column, path, labels.isna().to_numpy(), f"one of {', '.join(meanings)}")
+    return torch.tensor(labels.astype(np.int64).to_numpy(copy=True))
+
+
+def check_values(table: pd.DataFrame, column: str, path: Path, allowed: Iterable[str], remedy: str = "") -> None:
+    """Raise `InvalidInput`, naming file, line and value, unless a column holds nothing but these."""
+    allowed = tuple(allowed)
+    outside = ~table[column].isin(allowed).to_numpy()
+    refuse_rows(table, column, path, outside, f"one of {', '.join(allowed)}{remedy and f' ({remedy})'}")
+
+
+def refuse_rows(table: pd.DataFrame, column: str, path: Path, bad: np.ndarray, expected: str) -> None:
+    """Raise `InvalidInput` for the first of the bad rows, if there is one.
+
+    Parameters
+    ----------
+    bad : array, shape (n,), bool
+    expected : str
+        What should stand there.
+    """
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        others = f" (and {int(bad.sum()) - 1:,} other rows)" if bad.sum() > 1 else ""
+        value = table[column].iloc[first]
+        raise InvalidInput(f"{path} line {table.index[first]}: {column} is {value!r}, expected {expected}{others}")
+
+
+def with_files(
+    table: pd.DataFrame, files: pd.Series, root: Path, path: Path, partial: bool
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows whose file exists, and a note on how many have none.
+
+    Parameters
+    ----------
+    table : DataFrame, n rows
+    files : Series, n rows
+        Of each row, relative to `root`.
+    root : Path
+    path : Path
+        Of the table's file, for messages.
+    partial : bool
+        Whether more than 5% of the files may be missing.
+
+    Raises
+    ------
+    Absent
+        Where not one of the files exists.
+    Partial
+        Where more than 5% are missing and `partial` is not set.
+    """
+    found = files.isin(_existing(root, files)).to_numpy()
+    n_missing = int((~found).sum())
+    if n_missing == 0:
+        return table, ()
+    first = root / files.iloc[int(np.flatnonzero(~found)[0])]
+    what = f"{n_missing:,} of the {len(table):,} files that {path} names are missing (the first: {first})"
+    if not found.any():
+        raise Absent(f"{what}: put them there")
+    if n_missing > MOST_MISSING * len(table) and not partial:
+        raise Partial(f"{what}: put them there, or use the others with dataset.partial=true")
+    return table[found], (f"{n_missing:,} of {len(table):,} rows of {path.name} name a file that is missing: left out",)
+
+
+def _existing(root: Path, files: pd.Series) -> set[str]:
+    """The files that there are in the folders of these; a listing of a folder is cheaper than a look at each file."""
+    folders = {file.rpartition("/")[0] for file in files.unique()}
+    return {
+        f"{folder}/{entry.name}" if folder else entry.name
+        for folder in folders
+        if (root / folder).is_dir()
+        for entry in (root / folder).iterdir()
+    }
+
+
+def by_id(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
+    """The rows in the order of their ids, which become the index (called `id`).
+
+    Raises
+    ------
+    InvalidInput
+        Naming an id that is there twice, and its lines.
+    """
+    ids = table[column].astype(str)
+    twice = ids.duplicated(keep=False).to_numpy()
+    if twice.any():
+        first = ids[twice].iloc[0]
+        lines = table.index[(ids == first).to_numpy()]
+        said = " and ".join(str(line) for line in lines[:2])
+        raise InvalidInput(f"{path}: {column} {first!r} stands in the lines {said}, expected once: remove one of them")
+    order = sorted(range(len(ids)), key=ids.tolist().__getitem__)  # Python's order of strings, as the contract's
+    ordered = table.iloc[order].copy()
+    ordered.index = pd.Index(ids.iloc[order].tolist(), name="id")
+    return ordered

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.division import divide, draw
+from methods.contract import InvalidInput
+
+
+@given(n=st.integers(10, 200), train=st.floats(0.1, 0.5), validation=st.integers(0, 4), seed=st.integers(0, 2**32 - 1))
+def test_every_row_is_in_exactly_one_split(n, train, validation, seed):
+    rows = divide(n, {"train": train, "validation": validation}, "test", seed)
+    assert np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(n))
+    assert len(rows.get("validation", [])) == validation
+
+
+def test_each_split_has_its_share_of_each_stratum():
+    strata = np.repeat([0, 1], [90, 10])
+    for rows in divide(100, {"train": 0.5, "validation": 0.2}, "test", 0, strata).values():
+        assert strata[rows].mean() == pytest.approx(0.1)
+
+
+def test_the_seed_decides():
+    first, again, other = (divide(50, {"train": 0.5}, "test", seed)["train"].tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("sizes", [{"train": 1.0}, {"train": 10}, {"train": 0.6, "validation": 4}])
+def test_nothing_left_is_refused(sizes):
+    with pytest.raises(InvalidInput, match="leave none for test"):
+        divide(10, sizes, "test", 0)
+
+
+def test_a_stratum_of_one_is_refused():
+    with pytest.raises(InvalidInput, match="10 examples cannot be divided"):
+        divide(10, {"train": 0.5}, "test", 0, np.arange(10) == 0)
+
+
+def test_a_draw_keeps_the_order():
+    assert draw(np.arange(10), 3, 0).tolist() == sorted(draw(np.arange(10), 3, 0))
+    assert draw(np.arange(10), None, 0).tolist() == list(range(10))
+    assert draw(np.arange(10), 30, 0).tolist() == list(range(10))
