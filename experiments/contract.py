@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from experiments.layers import Layer, Pool
 from methods.contract import InvalidInput, ModelOutputs, check_example_ids, check_labels, check_tensor
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ class ModelUnderAudit:
     preprocess : callable
         Turns one example into a tensor that can be stacked into a batch.
     embedding_layer : str
-        The name of a submodule of `module`; its output, flattened, is the embedding `final_hidden`.
+        The name of a submodule of `module`: its output is the embedding `final_hidden`. `NAME.input` is what goes into
+        it instead, where no module's output is what the last linear map sees.
     key : str
         Of the weights: two models with one key give the same outputs.
     to_logits : callable, (module, batch) -> Tensor of shape (b, c) or (b, 1)
@@ -174,6 +176,8 @@ class ModelUnderAudit:
         Cross-entropy by default.
     to_correct : callable, (logits, targets) -> Tensor of shape (b,), bool
         Whether the largest logit is the label's by default.
+    embedding_pool : {"flatten", "mean", "first"}
+        What becomes of the positions of an embedding layer that has some.
 
     Raises
     ------
@@ -189,18 +193,24 @@ class ModelUnderAudit:
     to_targets: Callable[[Split], Tensor | None] = field(default=_labels)
     to_losses: Callable[[Tensor, Tensor], Tensor] = field(default=_cross_entropy)
     to_correct: Callable[[Tensor, Tensor], Tensor] = field(default=_largest_logit)
+    embedding_pool: Pool = "flatten"
 
     def __post_init__(self) -> None:
         self.layer(self.embedding_layer)
         self.module.eval()
+
+    @property
+    def final_hidden(self) -> Layer:
+        """What the last linear map sees."""
+        return Layer(self.embedding_layer, self.embedding_pool)
 
     def layers(self) -> tuple[str, ...]:
         """The names of all submodules."""
         return tuple(name for name, _ in self.module.named_modules() if name)
 
     def layer(self, name: str) -> nn.Module:
-        """The submodule of this name; `InvalidInput` with the nearest names where there is none."""
-        modules = dict(self.module.named_modules())
+        """The submodule of this name (or of NAME.input); `InvalidInput` with the nearest names where there is none."""
+        name, modules = Layer(name).module, dict(self.module.named_modules())
         if name not in modules:
             near = difflib.get_close_matches(name, self.layers(), n=3, cutoff=0) or self.layers()[:3]
             raise InvalidInput(f"the model has no layer {name!r}; the nearest are {', '.join(near)}")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from experiments.clock import stage
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.inference import Layer, Predictions
+from experiments.inference import Predictions
+from experiments.layers import Layer
 from experiments.settings import Settings
 from methods.contract import InvalidInput, ModelOutputs
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,40 +16,11 @@ from experiments.cache import Arrays, Entry
 from experiments.clock import add, stage
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.layers import Layer
 from experiments.settings import Compute, Settings
 from methods.progress import progress
 
 VERSION = 1
-Pool = Literal["mean", "first", "flatten"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer whose output is kept, and how that becomes one row an example.
-
-    Parameters
-    ----------
-    name : str
-        Of a submodule of the model.
-    pool : {"flatten", "mean", "first"}
-        Of an output of shape (b, channels, height, width) or (b, tokens, width): all of it, the mean over positions,
-        or the first position.
-    """
-
-    name: str
-    pool: Pool = "flatten"
-
-    def rows(self, output: Tensor) -> Tensor:
-        """Tensor, shape (b, columns)."""
-        if self.pool == "flatten" or output.ndim == 2:
-            return output.flatten(start_dim=1)
-        # a convolution has its channels first, a transformer its width last
-        positions = (
-            output.flatten(start_dim=2).transpose(1, 2) if output.ndim == 4 else output
-        )  # (b, positions, columns)
-        return positions.mean(dim=1) if self.pool == "mean" else positions[:, 0]
-
-
 LOGITS = Layer("(logits)")  # no submodule can have this name
 
 
@@ -156,7 +126,7 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
     batches = Batches(split, model, compute)
     rows: dict[Layer, np.ndarray] = {}
     start = 0
-    with _recorded(model, [layer.name for layer in layers if layer != LOGITS]) as outputs:
+    with _recorded(model, [layer for layer in layers if layer != LOGITS]) as outputs:
         for index, (examples, _) in zip(progress(range(len(batches)), "infer", len(batches)), batches, strict=True):
             outputs[LOGITS.name] = model.logits(examples.to(device))
             for layer in layers:
@@ -171,14 +141,23 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
 
 
 @contextmanager
-def _recorded(model: ModelUnderAudit, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A dict in which the outputs of these layers appear whenever the model runs."""
+def _recorded(model: ModelUnderAudit, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
+    """A dict in which the outputs of these layers appear, by name, whenever the model runs."""
     outputs: dict[str, Tensor] = {}
     with ExitStack() as hooks:
-        for name in names:
+        for layer in layers:
 
-            def keep(_module: object, _inputs: object, output: Tensor, name: str = name) -> None:
+            def keep_output(_module: object, _inputs: object, output: Tensor, name: str = layer.name) -> None:
                 outputs[name] = output
 
-            hooks.callback(model.layer(name).register_forward_hook(keep).remove)
+            def keep_input(_module: object, inputs: tuple[Tensor, ...], name: str = layer.name) -> None:
+                outputs[name] = inputs[0]
+
+            module = model.layer(layer.name)
+            hook = (
+                module.register_forward_pre_hook(keep_input)
+                if layer.takes_input
+                else module.register_forward_hook(keep_output)
+            )
+            hooks.callback(hook.remove)
         yield outputs

@@ -11,7 +11,8 @@ from rich.table import Table
 from experiments.cache import Entry
 from experiments.console import printer
 from experiments.contract import Dataset, ModelUnderAudit, Split
-from experiments.inference import LOGITS, Layer, forward, forward_entries, needed_layers, needed_splits
+from experiments.inference import LOGITS, forward, forward_entries, needed_layers, needed_splits
+from experiments.layers import Layer
 from experiments.loading import load_dataset
 from experiments.record import Record
 from experiments.settings import Settings, check_settings

@@ -17,7 +17,8 @@ from experiments.cache import Entry
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Predictions, evaluated_splits
+from experiments.inference import Predictions, evaluated_splits
+from experiments.layers import Layer
 from experiments.settings import Settings
 from methods.contract import InvalidInput, Unsupported
 from methods.progress import progress

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Predictions, evaluated_splits
+from experiments.inference import Predictions, evaluated_splits
+from experiments.layers import Layer
 from experiments.settings import Settings
 
 
@@ -19,7 +20,7 @@ class FinalHidden:
     version: ClassVar[int] = 1
 
     def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
-        return (Layer(model.embedding_layer),)
+        return (model.final_hidden,)
 
     def splits(self) -> tuple[str, ...]:
         return ()
@@ -27,7 +28,4 @@ class FinalHidden:
     def embed(
         self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, predictions: Mapping[str, Predictions]
     ) -> dict[str, Embedded]:
-        return {
-            name: Embedded(predictions[name].hidden[Layer(model.embedding_layer)])
-            for name in evaluated_splits(settings)
-        }
+        return {name: Embedded(predictions[name].hidden[model.final_hidden]) for name in evaluated_splits(settings)}

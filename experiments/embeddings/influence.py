@@ -19,8 +19,9 @@ from experiments.compute import device_of
 from experiments.console import say
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Predictions, evaluated_splits
+from experiments.inference import Predictions, evaluated_splits
 from experiments.keys import derive
+from experiments.layers import Layer
 from experiments.settings import Settings, SplitName
 from methods.contract import InvalidInput, Unsupported
 from methods.influence import ModuleInfluence, combine, residuals
@@ -68,7 +69,7 @@ class Influence:
     def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         for name in self.layers or ():
             model.layer(name)  # refuses a name that is not there
-        return (Layer(model.embedding_layer),) if self.layers is None else ()
+        return (model.final_hidden,) if self.layers is None else ()
 
     def splits(self) -> tuple[str, ...]:
         return (self.hessian_split,)
@@ -119,7 +120,7 @@ class _Work:
         return Embedded(relabel(labels), relabel, self._report())
 
     def _linear(self, predictions: Predictions) -> Callable[[Tensor], Tensor]:
-        features, logits = predictions.hidden[Layer(self.model.embedding_layer)], predictions.logits
+        features, logits = predictions.hidden[self.model.final_hidden], predictions.logits
         influence = LinearInfluence(self.factors, logits.shape[1])
         return lambda labels: influence.embed(features.to(self.device), self._residuals(logits, labels)).float().cpu()
 
@@ -180,7 +181,7 @@ class _Work:
     def _factors_of_linear(self, options: Mapping[str, Any]) -> HessianFactors:
         predictions = self.predictions[self.influence.hessian_split]
         rows = torch.from_numpy(self.rows)
-        features, logits = predictions.hidden[Layer(self.model.embedding_layer)][rows], predictions.logits[rows]
+        features, logits = predictions.hidden[self.model.final_hidden][rows], predictions.logits[rows]
         _check_linear(features, logits)
         return LinearInfluence.fit(features, logits, **options).factors
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.embedding import Embedded
-from experiments.inference import Layer, Pool, Predictions, evaluated_splits
+from experiments.inference import Predictions, evaluated_splits
+from experiments.layers import Layer, Pool
 from experiments.settings import Settings
 
 
@@ -19,7 +20,8 @@ class NamedLayer:
     Parameters
     ----------
     layer : str
-        Such as `layer4` or `features.2`; a wrong name is answered with the nearest ones.
+        Such as `layer4` or `features.2`; `fc.input` is what goes into `fc`. A wrong name is answered with the nearest
+        ones.
     pool : {"mean", "first", "flatten"}
         What becomes of an output of shape (channels, height, width) or (tokens, width): the mean over positions, the
         first position (a [CLS] token), or all of it.

@@ -5,7 +5,8 @@ import torch
 
 from experiments import inference
 from experiments.embedding import embed, outputs_of
-from experiments.inference import LOGITS, Layer, forward, forward_entries, infer
+from experiments.inference import LOGITS, forward, forward_entries, infer
+from experiments.layers import Layer
 from experiments.loading import load_dataset
 from experiments.training import train_or_load
 
@@ -80,6 +81,14 @@ def test_outputs_hold_the_final_hidden_layer(made):
     outputs = outputs_of(predictions["test"], embed(settings, dataset, model, predictions)["test"])
     assert torch.equal(outputs.embeddings, predictions["test"].hidden[Layer("hidden")])
     assert outputs.example_ids == dataset.split("test").example_ids
+
+
+def test_what_goes_into_a_layer_can_be_kept_too(made):
+    settings, dataset, model = made
+    layers = (Layer("classifier.input"), Layer("hidden"))
+    rows = forward(model, dataset.split("validation"), layers, settings.compute)
+    assert (rows[layers[0]] == rows[layers[1]]).all()
+    assert replace(model, embedding_layer="classifier.input").final_hidden == layers[0]
 
 
 def test_two_poolings_of_one_layer_are_kept_apart(settings_of):

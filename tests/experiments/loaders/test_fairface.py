@@ -50,7 +50,7 @@ def test_a_validation_split_is_taken_from_the_training_images(tmp_path):
 
 
 def test_without_the_data_it_is_said_what_to_get(tmp_path):
-    with pytest.raises(Absent, match="fairface_label_train.csv is missing. Get the label files"):
+    with pytest.raises(Absent, match=r"fairface_label_train\.csv is missing. Get the label files"):
         FairFace().load(tmp_path, seed=0)
 
 
