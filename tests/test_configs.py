@@ -1,5 +1,6 @@
 """Every yaml of conf/: it composes, its target exists, and its keys are the target's fields, all of them."""
 
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def assert_defaults(values, instance):
             continue
         default = getattr(instance, key)
         if isinstance(value, dict):
+            # one that is left out would need a + on the command line
+            assert set(value) == {field.name for field in fields(default)}, key
             assert_defaults(value, default)
         else:
             assert value == (list(default) if isinstance(default, tuple) else default), key

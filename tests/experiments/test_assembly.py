@@ -1,0 +1,70 @@
+import os
+
+import pandas as pd
+import pytest
+import torch
+
+from experiments import assembly
+from experiments.assembly import assembled, digest_of_files
+from experiments.contract import Split
+
+
+@pytest.fixture
+def root(tmp_path, own_cache):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def split(labels=(0, 1), colours=("red", "blue"), ids=("1", "2")):
+    attributes = pd.DataFrame({"colour": colours}, index=pd.Index(ids, name="id"))
+    return Split(tuple(ids), ["x", "y"], torch.tensor(labels), attributes)
+
+
+def fingerprint(root, files=("a.txt", "b.txt"), name="test", class_names=("no", "yes"), **of_split):
+    splits = {name: split(**of_split)}
+    return assembled("pairs", "text", class_names, splits, root=root, files=files).fingerprint
+
+
+def test_the_fingerprint_follows_whatever_defines_the_data(root):
+    others = [
+        fingerprint(root, labels=(1, 0)),
+        fingerprint(root, colours=("red", "green")),
+        fingerprint(root, ids=("1", "3")),
+        fingerprint(root, name="train"),
+        fingerprint(root, class_names=("no", "maybe")),
+        fingerprint(root, files=("a.txt",)),
+    ]
+    assert len({fingerprint(root), *others}) == 7
+
+
+def test_neither_the_place_nor_the_order_of_files_matters(root, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere")
+    for name in ("a.txt", "b.txt"):
+        (other / name).write_text(name)
+    assert fingerprint(other, files=("b.txt", "a.txt")) == fingerprint(root)
+
+
+def test_a_file_is_hashed_again_only_after_it_was_changed(root, monkeypatch):
+    hashed = []
+    read = assembly._sha256
+    monkeypatch.setattr(assembly, "_sha256", lambda path: hashed.append(path.name) or read(path))
+    first = digest_of_files(root, ["a.txt", "b.txt"])
+    assert digest_of_files(root, ["a.txt", "b.txt"]) == first
+    assert hashed == ["a.txt", "b.txt"]
+    (root / "b.txt").write_text("B.txt")
+    assert digest_of_files(root, ["a.txt", "b.txt"]) != first
+    assert hashed == ["a.txt", "b.txt", "b.txt"]
+
+
+def test_a_memory_that_cannot_be_written_costs_time_only(root, monkeypatch):
+    first = digest_of_files(root, ["a.txt"])
+    monkeypatch.setenv("SLICEBENCH_CACHE", str(root / "a.txt" / "no folder"))
+    assert digest_of_files(root, ["a.txt"]) == first
+
+
+def test_a_memory_that_was_damaged_is_made_again(root, own_cache):
+    first = digest_of_files(root, ["a.txt"])
+    (memo,) = (own_cache / "fingerprints").iterdir()
+    os.truncate(memo, 3)
+    assert digest_of_files(root, ["a.txt"]) == first
