@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from experiments.contract import Dataset, Split
-from methods.contract import InvalidInput
+from experiments.division import divide
 
 SUPERCLASSES = ((0, 6), (1, 7), (2, 3), (4, 9), (5, 8))  # pairs of digits that look alike
 
@@ -50,25 +49,15 @@ class Digits:
     def load(self, root: Path, seed: int) -> Dataset:
         """`root` is not needed: the images come with scikit-learn."""
         images, digits = load_digits(return_X_y=True)  # (n, 64) float64 in 0..16, (n,)
-        rows = self._rows_of_splits(digits, seed)
+        shares = {"train": self.train_share, "validation": self.validation_share}
+        rows = divide(len(digits), shares, "test", seed, strata=digits)
         return Dataset(
             name="digits",
             modality="image",
             class_names=tuple(f"{a} or {b}" for a, b in SUPERCLASSES),
-            splits={name: _split(images, digits, np.sort(r)) for name, r in rows.items()},
+            splits={name: _split(images, digits, r) for name, r in rows.items()},
             fingerprint=_fingerprint(images, digits, rows),
         )
-
-    def _rows_of_splits(self, digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        if self.train_share + self.validation_share >= 1:
-            raise InvalidInput(
-                f"train_share + validation_share is {self.train_share + self.validation_share:g}, expected below 1"
-            )
-        everything = np.arange(len(digits))
-        train, rest = train_test_split(everything, train_size=self.train_share, stratify=digits, random_state=seed)
-        share = self.validation_share / (1 - self.train_share)
-        validation, test = train_test_split(rest, train_size=share, stratify=digits[rest], random_state=seed)
-        return {"train": train, "validation": validation, "test": test}
 
 
 def _split(images: np.ndarray, digits: np.ndarray, rows: np.ndarray) -> Split:
@@ -89,5 +78,5 @@ def _picture(image: np.ndarray) -> Image.Image:
 def _fingerprint(images: np.ndarray, digits: np.ndarray, rows: dict[str, np.ndarray]) -> str:
     content = hashlib.sha256(images.astype(np.uint8).tobytes() + digits.astype(np.uint8).tobytes())
     for name, r in rows.items():
-        content.update(name.encode() + np.sort(r).astype(np.int64).tobytes())
+        content.update(name.encode() + r.astype(np.int64).tobytes())
     return content.hexdigest()
