@@ -167,7 +167,7 @@ class ModelUnderAudit:
         The name of a submodule of `module`: its output is the embedding `final_hidden`. `NAME.input` is what goes into
         it instead, where no module's output is what the last linear map sees.
     key : str
-        Of the weights: two models with one key give the same outputs.
+        Of the weights: two models with one key give the same outputs. The pipeline fills it in.
     to_logits : callable, (module, batch) -> Tensor of shape (b, c) or (b, 1)
         The module's output by default.
     to_targets : callable, split -> Tensor with n rows, or None
@@ -188,7 +188,7 @@ class ModelUnderAudit:
     module: nn.Module
     preprocess: Callable[[Any], Tensor]
     embedding_layer: str
-    key: str
+    key: str = ""
     to_logits: Callable[[nn.Module, Tensor], Tensor] = field(default=_logits)
     to_targets: Callable[[Split], Tensor | None] = field(default=_labels)
     to_losses: Callable[[Tensor, Tensor], Tensor] = field(default=_cross_entropy)

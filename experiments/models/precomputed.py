@@ -28,7 +28,6 @@ class Precomputed:
             module=_Stored(stored.embeddings.shape[1]),
             preprocess=_as_is,
             embedding_layer="embedding",
-            key="stored",
             to_targets=_outcomes,
             to_losses=_losses,
             to_correct=_correct,

@@ -42,4 +42,4 @@ class ResNet:
 
         module = get_model(f"resnet{self.depth}", weights=None, num_classes=len(dataset.class_names))
         pixels = Pixels(resize=self.image_size, crop=self.image_size)
-        return ModelUnderAudit(module, pixels, embedding_layer="avgpool", key="untrained")
+        return ModelUnderAudit(module, pixels, embedding_layer="avgpool")

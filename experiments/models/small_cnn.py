@@ -50,7 +50,7 @@ class SmallCNN:
             hidden=nn.Sequential(nn.Linear(32 * self.channels, self.hidden), nn.ReLU()),
             classifier=nn.Linear(self.hidden, len(dataset.class_names)),
         )
-        return ModelUnderAudit(nn.Sequential(layers), preprocess, embedding_layer="hidden", key="untrained")
+        return ModelUnderAudit(nn.Sequential(layers), preprocess, embedding_layer="hidden")
 
 
 def preprocess(image: Any) -> Tensor:
