@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Modality, Split
 from experiments.files import write_json
+from experiments.stored import Stored
 
 VERSION = 1
 
@@ -26,6 +29,7 @@ def assembled(
     splits: Mapping[str, Split],
     root: Path,
     files: Iterable[str],
+    also: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Dataset:
     """A data set and the fingerprint of its content.
@@ -38,6 +42,8 @@ def assembled(
         The data root.
     files : iterable of str
         All files that examples, labels and attributes come from, relative to the root.
+    also : mapping, optional
+        What else the examples depend on, as json values: settings that change them while they are read.
     **more
         Other fields of `Dataset`.
     """
@@ -46,18 +52,30 @@ def assembled(
     for split_name in sorted(splits):
         content.update(split_name.encode() + _digest(splits[split_name]))
     content.update(json.dumps([list(class_names), more.get("imagenet_classes")]).encode())
+    if also:
+        content.update(json.dumps(also, sort_keys=True).encode())
     return Dataset(name, modality, tuple(class_names), splits, content.hexdigest(), **more)
 
 
 def _digest(split: Split) -> bytes:
-    """Of ids, labels, spans and attributes; examples come from the files."""
+    """Of ids, labels, spans, attributes, and examples that are numbers; others come from the files as they are."""
     content = hashlib.sha256("\n".join(split.example_ids).encode())
+    for numbers in _numbers(split.examples):
+        content.update(f"{numbers.dtype} {tuple(numbers.shape)}".encode())
+        content.update(numbers.contiguous().reshape(-1).view(torch.uint8).numpy())
     for tensor in (split.labels, split.spans):
         content.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
     content.update("\n".join(str(column) for column in split.attributes.columns).encode())
     if len(split.attributes.columns):
         content.update(np.ascontiguousarray(pd.util.hash_pandas_object(split.attributes).to_numpy()).tobytes())
     return content.digest()
+
+
+def _numbers(examples: Sequence[Any]) -> list[Tensor]:
+    """What a loader made of its files by its settings, and the fingerprint must follow."""
+    if isinstance(examples, Stored):
+        return [values for values in vars(examples).values() if values is not None]
+    return [examples] if isinstance(examples, Tensor) else []
 
 
 def digest_of_files(root: Path, files: Iterable[str]) -> str:

@@ -175,15 +175,37 @@ def collect(
 
 @app.command()
 def check(
-    overrides: Annotated[list[str] | None, typer.Argument(help="dataset=NAME, to look at one only.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="dataset=NAME, to look at one only; its settings as dataset.KEY=VALUE.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """What is on this machine: data, GPU, accounts, versions."""
+    """What is on this machine: data (and how to get what is missing), weights, GPU, SLURM, versions.
+
+    Exit code 0, unless a data set that was asked for by name is not there.
+    """
     with explained(debug):
         from experiments.check import show_check
 
         ok = show_check(overrides or [], as_json)
+    raise typer.Exit(0 if ok else FAILURE)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="Of a data set, as in slicebench list datasets.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Of the data set: layout=NAME, KEY=VALUE.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Download a public data set into SLICEBENCH_DATA (or data), or say what to get and where to put it.
+
+    A download that was broken off goes on with the same command. Exit code 0 only where the data set is there then.
+    """
+    with explained(debug):
+        from experiments.fetch import show_fetch
+
+        ok = show_fetch(name, settings or [])
     raise typer.Exit(0 if ok else FAILURE)
 
 

@@ -62,6 +62,31 @@ def divide(
     return {**divided, rest: np.sort(left)}
 
 
+def divide_groups(
+    groups: np.ndarray, sizes: Mapping[str, float | int], rest: str, seed: int, strata: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Rows of each split, drawn by seed so that no group has rows in two splits.
+
+    Parameters
+    ----------
+    groups : array, shape (n,)
+        Of each row: the patient, the recording ...
+    sizes, rest, seed
+        As for `divide`, counted in groups.
+    strata : array, shape (n,), optional
+        As for `divide`; a group has the stratum of its first row.
+
+    Examples
+    --------
+    >>> patients = np.array(["a", "b", "a", "c", "b"])
+    >>> {name: rows.tolist() for name, rows in divide_groups(patients, {"train": 2}, "test", seed=0).items()}
+    {'train': [0, 1, 2, 4], 'test': [3]}
+    """
+    _, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
+    divided = divide(len(first), sizes, rest, seed, None if strata is None else strata[first])
+    return {name: np.flatnonzero(np.isin(group_of_row, chosen)) for name, chosen in divided.items()}
+
+
 def draw(rows: np.ndarray, n: int | None, seed: int) -> np.ndarray:
     """At most n of the rows, drawn by seed, in their order; all of them where n is left out."""
     if n is None or n >= len(rows):

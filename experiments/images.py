@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from methods.contract import InvalidInput
 
@@ -88,3 +90,42 @@ def image_names(folder: Path) -> list[str]:
     if not names:
         raise InvalidInput(f"{folder} holds no images: put some there, or remove the folder")
     return names
+
+
+def folder_names(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted; hidden ones are none.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is not one.
+    """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    if not names:
+        raise InvalidInput(f"{folder} holds no folders: expected one for each class, with its images")
+    return names
+
+
+def labelled_images(root: Path, folders: Mapping[str, int]) -> tuple[tuple[str, ...], Tensor]:
+    """All images of some folders, with the label of each one's folder.
+
+    Parameters
+    ----------
+    root : Path
+    folders : mapping from folder, relative to the root, to label
+
+    Returns
+    -------
+    tuple of str, length n
+        Paths relative to the root, strictly increasing.
+    Tensor, shape (n,), int64
+
+    Raises
+    ------
+    InvalidInput
+        Naming a folder without images.
+    """
+    labels = {f"{folder}/{name}": label for folder, label in folders.items() for name in image_names(root / folder)}
+    paths = sorted(labels)
+    return tuple(paths), torch.tensor([labels[path] for path in paths])

@@ -43,17 +43,18 @@ def read_table(
     quoting : int
         As in `csv`.
     **options
-        Of `pandas.read_csv`.
+        Of `pandas.read_csv`; `skiprows` is a number of lines at the beginning.
 
     Returns
     -------
     DataFrame
-        The index, called `line`, counts records from 1, the header among them: a text with line breaks is one record.
+        The index, called `line`, counts records from 1, the header and skipped lines among them: a text with line
+        breaks is one record.
 
     Raises
     ------
     InvalidInput
-        Where the file cannot be read, has no rows, or lacks a column.
+        Where the file cannot be read, has no rows, lacks a column, or has rows that are too long.
     """
     try:
         table = pd.read_csv(
@@ -77,8 +78,11 @@ def read_table(
         raise InvalidInput(f"{path} has no column {missing[0]!r}, expected {', '.join(columns)}; it has {have}")
     if table.empty:
         raise InvalidInput(f"{path} has no rows, expected at least one")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of fields for which there is no name
+        raise InvalidInput(f"{path} has rows with more fields than its {table.shape[1]} columns: get this file again")
     table = table.fillna("")  # a row with too few fields
-    table.index = pd.RangeIndex(1 if names is not None else 2, len(table) + (1 if names is not None else 2), name=LINE)
+    first = (1 if names is not None else 2) + options.get("skiprows", 0)
+    table.index = pd.RangeIndex(first, first + len(table), name=LINE)
     return table
 
 
@@ -116,7 +120,16 @@ def refuse_rows(table: pd.DataFrame, column: str, path: Path, bad: np.ndarray, e
         first = int(np.flatnonzero(bad)[0])
         others = f" (and {int(bad.sum()) - 1:,} other rows)" if bad.sum() > 1 else ""
         value = table[column].iloc[first]
-        raise InvalidInput(f"{path} line {table.index[first]}: {column} is {value!r}, expected {expected}{others}")
+        where = f"{path} {table.index.name or LINE} {table.index[first]}"
+        raise InvalidInput(f"{where}: {column} is {value!r}, expected {expected}{others}")
+
+
+def refuse_empty_classes(labels: Tensor, class_names: Sequence[str], path: Path) -> None:
+    """Raise `InvalidInput`, naming the first class of which there is no example, if there is one."""
+    counts = torch.bincount(labels, minlength=len(class_names)).tolist()
+    if 0 in counts:
+        name = class_names[counts.index(0)]
+        raise InvalidInput(f"{path} has no example of the class {name!r}, expected some of {', '.join(class_names)}")
 
 
 def with_files(
@@ -179,8 +192,8 @@ def by_id(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
     if twice.any():
         first = ids[twice].iloc[0]
         lines = table.index[(ids == first).to_numpy()]
-        said = " and ".join(str(line) for line in lines[:2])
-        raise InvalidInput(f"{path}: {column} {first!r} stands in the lines {said}, expected once: remove one of them")
+        said = f"the {table.index.name or LINE}s {' and '.join(str(line) for line in lines[:2])}"
+        raise InvalidInput(f"{path}: {column} {first!r} stands in {said}, expected once: remove one of them")
     order = sorted(range(len(ids)), key=ids.tolist().__getitem__)  # Python's order of strings, as the contract's
     ordered = table.iloc[order].copy()
     ordered.index = pd.Index(ids.iloc[order].tolist(), name="id")

@@ -138,9 +138,13 @@ class Component:
         return f"{version} {hashlib.sha256(content).hexdigest()[:12]}"
 
     def defining(self) -> dict[str, Any]:
-        """What defines this part, as json values; a component that reads files says by `identity` what is in them."""
+        """What defines this part, as json values; a component that reads files says by `identity` what is in them.
+
+        In code of the user's, a setting that names a file counts by what is in the file.
+        """
         identity = self.instance.identity() if hasattr(self.instance, "identity") else {}
-        return {"_target_": self.target, **self.values, **identity}
+        files = {} if self.target.split(".")[0] in OURS else _contents(self.values)
+        return {"_target_": self.target, **self.values, **files, **identity}
 
 
 @dataclass(frozen=True)
@@ -315,6 +319,16 @@ def _in_words(values: Mapping[str, Any]) -> str:
 
 def _class_name(target: str) -> str:
     return target.rsplit(".", 1)[-1]
+
+
+def _contents(values: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of every file that a setting names."""
+    digests = {}
+    for name, value in values.items():
+        if isinstance(value, str) and Path(value).is_file():
+            with Path(value).open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _plain(value: Any) -> Any:

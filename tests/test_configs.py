@@ -17,6 +17,9 @@ IN_GROUPS = [name for name in CONFIGS if "/" in name]
 PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
 # what a config leaves for the user to say
 REQUIRED = {
+    "dataset/image_folder": ["dataset.path=any"],
+    "dataset/predictions": ["dataset.path=any.npz"],
+    "dataset/table": ["dataset.path=any.csv", "dataset.label=any"],
     "method/custom": ["method._target_=methods.gmm.GMM"],
     "model/custom": ["model._target_=experiments.models.small_cnn.SmallCNN"],
     "embedding/layer": ["embedding.layer=hidden"],

@@ -130,7 +130,8 @@ def test_the_cache_is_shown_and_pruned(own_cache, slicebench):
 
 def test_check_counts_the_rows_of_a_data_set(slicebench):
     (found,) = json.loads(slicebench("check", "dataset=digits", "--json").stdout)
-    assert found == {"what": "dataset digits", "state": "found", "note": "718 train, 179 validation, 900 test"}
+    note, rows = "718 train, 179 validation, 900 test", {"train": 718, "validation": 179, "test": 900}
+    assert found == {"what": "dataset digits", "state": "found", "note": note, "rows": rows}
     assert {"GPU", "SLURM", "packages"} <= {line["what"] for line in json.loads(slicebench("check", "--json").stdout)}
 
 

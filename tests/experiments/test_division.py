@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.division import divide, draw
+from experiments.division import divide, divide_groups, draw
 from methods.contract import InvalidInput
 
 
@@ -40,3 +40,17 @@ def test_a_draw_keeps_the_order():
     assert draw(np.arange(10), 3, 0).tolist() == sorted(draw(np.arange(10), 3, 0))
     assert draw(np.arange(10), None, 0).tolist() == list(range(10))
     assert draw(np.arange(10), 30, 0).tolist() == list(range(10))
+
+
+def test_no_group_is_divided():
+    groups = np.repeat([f"patient {i}" for i in range(20)], 3)
+    rows = divide_groups(groups, {"train": 0.5, "validation": 4}, "test", 0)
+    assert {name: len(set(groups[r])) for name, r in rows.items()} == {"train": 10, "validation": 4, "test": 6}
+    assert np.array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(60))
+    assert sum(len(set(groups[r])) for r in rows.values()) == 20
+
+
+def test_each_split_has_its_share_of_the_groups_of_each_stratum():
+    groups = np.repeat(np.arange(20), 3)
+    for rows in divide_groups(groups, {"train": 0.5}, "test", 0, strata=groups >= 16).values():
+        assert (groups[rows] >= 16).mean() == pytest.approx(0.2)
