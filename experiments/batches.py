@@ -18,6 +18,11 @@ from experiments.settings import Compute
 MOST_WORKERS = 16  # beyond that, Python's lock leaves them nothing to do
 
 
+def as_is(example: Tensor) -> Tensor:
+    """The `preprocess` of a model that takes examples as they are: `Batches` then takes a batch of them at once."""
+    return example
+
+
 class Batches:
     """Preprocessed examples of a split, batch by batch, in order or shuffled.
 
@@ -87,8 +92,14 @@ class Batches:
             yield from _ahead((pool.submit(self._load, rows) for rows in self._order()), 2 * self.n_workers)
 
     def _load(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        examples = torch.stack([self.model.preprocess(self.split.examples[row]) for row in rows])
-        return examples, None if self.targets is None else self.targets[torch.as_tensor(rows)]
+        index = torch.as_tensor(rows)
+        return self._examples(rows, index), None if self.targets is None else self.targets[index]
+
+    def _examples(self, rows: Sequence[int], index: Tensor) -> Tensor:
+        examples = self.split.examples
+        if self.model.preprocess is as_is and isinstance(examples, Tensor):
+            return examples[index]
+        return torch.stack([self.model.preprocess(examples[row]) for row in rows])
 
 
 def _ahead(futures: Iterable[Future[tuple[Tensor, Tensor | None]]], n: int) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -120,6 +120,7 @@ def refuse_rows(table: pd.DataFrame, column: str, path: Path, bad: np.ndarray, e
         first = int(np.flatnonzero(bad)[0])
         others = f" (and {int(bad.sum()) - 1:,} other rows)" if bad.sum() > 1 else ""
         value = table[column].iloc[first]
+        value = value.item() if isinstance(value, np.generic) else value
         where = f"{path} {table.index.name or LINE} {table.index[first]}"
         raise InvalidInput(f"{where}: {column} is {value!r}, expected {expected}{others}")
 

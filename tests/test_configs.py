@@ -21,6 +21,7 @@ REQUIRED = {
     "dataset/predictions": ["dataset.path=any.npz"],
     "dataset/table": ["dataset.path=any.csv", "dataset.label=any"],
     "method/custom": ["method._target_=methods.gmm.GMM"],
+    "model/image_classifier": ["model.name=any"],
     "model/custom": ["model._target_=experiments.models.small_cnn.SmallCNN"],
     "embedding/layer": ["embedding.layer=hidden"],
     "embedding/encoder": ["embedding.name=any"],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,11 +12,13 @@ import torch
 from torch import Tensor
 
 from experiments.cache import Entry
+from experiments.checkpoints import identity_of
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
 from experiments.inference import Predictions, evaluated_splits
 from experiments.layers import Layer
+from experiments.pretrained import located
 from experiments.settings import Settings
 from methods.contract import InvalidInput, Unsupported
 from methods.progress import progress
@@ -49,7 +49,7 @@ class Encoder:
 
     def identity(self) -> dict[str, str]:
         """Not where the encoder lies defines a run, but what it is."""
-        return {"name": _identity(self.name)}
+        return {"name": identity_of(located(self.name), "embedding.name", "an encoder")}
 
     def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         return ()
@@ -64,7 +64,7 @@ class Encoder:
 
     def _split(self, settings: Settings, dataset: Dataset, name: str) -> Tensor:
         depends = {
-            "encoder": _identity(self.name),
+            "encoder": identity_of(located(self.name), "embedding.name", "an encoder"),
             "pool": self.pool,
             "max_length": self.max_length,
             "data": dataset.fingerprint,
@@ -92,7 +92,7 @@ class Encoder:
         from transformers import AutoModel
 
         try:
-            network = AutoModel.from_pretrained(self.name, dtype=torch.float32).to(device).eval()
+            network = AutoModel.from_pretrained(located(self.name), dtype=torch.float32).to(device).eval()
             if dataset.modality in ("text", "text_pair"):
                 return self._text(network, device)
             if dataset.modality == "image":
@@ -108,7 +108,7 @@ class Encoder:
     def _text(self, network: Any, device: torch.device) -> Encode:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.name)
+        tokenizer = AutoTokenizer.from_pretrained(located(self.name))
         options = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
 
         def encode(texts: Sequence[Any]) -> Tensor:
@@ -121,7 +121,7 @@ class Encoder:
     def _image(self, network: Any, device: torch.device) -> Encode:
         from transformers import AutoImageProcessor
 
-        processor = AutoImageProcessor.from_pretrained(self.name)
+        processor = AutoImageProcessor.from_pretrained(located(self.name))
 
         def encode(images: Sequence[Any]) -> Tensor:
             pixels = processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"].to(
@@ -144,19 +144,3 @@ class Encoder:
             return states[:, 0]
         weights = torch.ones_like(states[..., 0]) if mask is None else mask.to(states.dtype)  # (b, tokens)
         return (states * weights.unsqueeze(2)).sum(dim=1) / weights.sum(dim=1, keepdim=True)
-
-
-def _identity(name: str) -> str:
-    """What a name stands for: of a folder, the content of its files; elsewhere the name."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if name.startswith(("/", ".", "~")):  # no model is called so: said here, a typo costs no training run
-            raise InvalidInput(f"embedding.name is {name!r}, expected a folder with an encoder or a model's name")
-        return name
-    content = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        content.update(path.name.encode())
-        with path.open("rb") as file:
-            for block in iter(partial(file.read, 1 << 20), b""):
-                content.update(block)
-    return content.hexdigest()

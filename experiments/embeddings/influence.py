@@ -235,6 +235,8 @@ class _Logits(nn.Module):
 
 def _check_linear(features: Tensor, logits: Tensor) -> None:
     """Raise `Unsupported` unless logits are a linear map of the features, as they are in front of a linear layer."""
+    if logits.shape[1] == 0:
+        raise Unsupported("influence embeddings need logits (or probabilities); these outputs have losses only")
     bordered = torch.cat([features, torch.ones(len(features), 1)], dim=1).double()  # (n, d + 1)
     if len(bordered) <= bordered.shape[1]:
         return  # too few rows to tell

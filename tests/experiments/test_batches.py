@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.batches import Batches
+from experiments.batches import Batches, as_is
 from experiments.contract import ModelUnderAudit, Split
 from experiments.settings import Compute
 from methods.contract import InvalidInput
@@ -101,3 +101,26 @@ def test_a_last_batch_of_one_is_left_out_where_it_would_be_trained_on():
 def test_chosen_rows_only():
     (found,) = batches(10, rows=np.array([7, 2]).tolist())
     assert found[1].tolist() == [7, 2]
+
+
+@pytest.mark.parametrize("examples", [torch.rand(10, 3), list(torch.rand(10, 3))], ids=["a tensor", "a list"])
+def test_examples_that_are_taken_as_they_are_come_in_whole_batches(examples):
+    bare = split_of(10)
+    split = Split(bare.example_ids, examples, bare.labels, bare.attributes)
+    found = list(Batches(split, model_of(as_is), Compute(workers=2), batch_size=4))
+    assert [len(batch) for batch, _ in found] == [4, 4, 2]
+    assert torch.cat([batch for batch, _ in found]).equal(torch.stack(list(examples)))
+
+
+def test_of_a_tensor_as_it_is_no_example_is_taken_alone():
+    """100,000 ratings in one batch: one by one they would take as long as the model does with them."""
+
+    class Rows(torch.Tensor):
+        def __getitem__(self, index):
+            assert isinstance(index, torch.Tensor)
+            return super().__getitem__(index)
+
+    bare = split_of(10)
+    split = Split(bare.example_ids, torch.rand(10, 3).as_subclass(Rows), bare.labels, bare.attributes)
+    (batch,) = Batches(split, model_of(as_is), Compute(), shuffle=True)
+    assert batch[0].shape == (10, 3)

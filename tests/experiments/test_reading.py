@@ -27,6 +27,10 @@ def test_without_a_header_the_first_line_is_one(written):
     assert read_table(written("1,2\n"), ["a"], names=["a", "b"]).index.tolist() == [1]
 
 
+def test_lines_that_are_skipped_count(written):
+    assert read_table(written("about\n\na\n1\n"), ["a"], skiprows=2).index.tolist() == [4]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -36,6 +40,7 @@ def test_without_a_header_the_first_line_is_one(written):
         (b"id,age\n1,\xff\xfe\n", "cannot be read as a table"),
         ('id,age\n1,2\n3,"4\n', "cannot be read as a table"),
         ("id,age\n1,2\n3,4,5,6\n", "line 3"),
+        ("id,age\n1,2,3\n3,4,5\n", "rows with more fields than its 2 columns"),
     ],
 )
 def test_what_is_no_such_table_is_refused_with_its_path(written, text, said):
