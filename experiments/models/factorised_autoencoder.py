@@ -79,7 +79,7 @@ class FactorisedAutoencoder:
         leaks = any((split.examples[:, 2] == TEST).any() for split in dataset.splits.values())
         test = _ratings(dataset.split("test"), sizes) if leaks else None
         module = Autoencoder(train, test, len(dataset.class_names), self.width, self.code, self.dropout)
-        return ModelUnderAudit(module, as_is, embedding_layer="hidden", key="untrained")
+        return ModelUnderAudit(module, as_is, embedding_layer="hidden")
 
 
 def _sizes(dataset: Dataset) -> tuple[int, int]:

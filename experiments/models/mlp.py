@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from torch import nn
 
+from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.stored import Stored
 from experiments.training import Training
@@ -47,4 +47,4 @@ class MLP:
             hidden=nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU()))),
             classifier=nn.Linear(widths[-1], len(dataset.class_names)),
         )
-        return ModelUnderAudit(nn.Sequential(layers), torch.as_tensor, embedding_layer="hidden")
+        return ModelUnderAudit(nn.Sequential(layers), as_is, embedding_layer="hidden")

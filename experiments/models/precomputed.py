@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.stored import Stored
 from methods.contract import Unsupported
@@ -26,7 +27,7 @@ class Precomputed:
             raise Unsupported(f"{dataset.name} has no stored outputs (dataset=predictions has): choose another model")
         return ModelUnderAudit(
             module=_Stored(stored.embeddings.shape[1]),
-            preprocess=_as_is,
+            preprocess=as_is,
             embedding_layer="embedding",
             to_targets=_outcomes,
             to_losses=_losses,
@@ -44,10 +45,6 @@ class _Stored(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         self.embedding(rows[:, : self.width])
         return rows[:, self.width :]
-
-
-def _as_is(row: Tensor) -> Tensor:
-    return row
 
 
 def _outcomes(split: Split) -> Tensor | None:

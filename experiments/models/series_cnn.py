@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from torch import nn
 
+from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.training import Training
 from methods.contract import Unsupported
@@ -51,7 +51,7 @@ class SeriesCNN:
             hidden=nn.Sequential(nn.Linear(self.channels[-1], self.hidden), nn.ReLU()),
             classifier=nn.Linear(self.hidden, len(dataset.class_names)),
         )
-        return ModelUnderAudit(nn.Sequential(layers), torch.as_tensor, embedding_layer="hidden")
+        return ModelUnderAudit(nn.Sequential(layers), as_is, embedding_layer="hidden")
 
     def _block(self, before: int, after: int) -> nn.Module:
         convolution = nn.Conv1d(before, after, self.kernel_size, stride=2, padding=self.kernel_size // 2)
