@@ -18,6 +18,7 @@ from experiments.assembly import assembled
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Split
 from experiments.division import divide, divide_groups, draw
+from experiments.loaders.sst2 import SST2
 from experiments.reading import LINE, by_id, check_values, codes, refuse_empty_classes
 from experiments.sources import Absent, Download, Source
 from methods.contract import InvalidInput
@@ -64,6 +65,9 @@ class AmazonPolarity:
         Of Blitzer's reviews: train on the reviews of these domains, test on the others'.
     validation_share : float
         Of the training reviews, drawn by seed; in [0, 1).
+    train_on : {"reviews", "sst2"}
+        sst2: the train split is `n_train` sentences of SST-2's instead (`dataset=sst2`, which must be there too), so
+        that a model that is trained here knows film reviews only, like the paper's.
     with_title : bool
         Whether the title is part of the text.
 
@@ -82,6 +86,7 @@ class AmazonPolarity:
     train_share: float = field(default=0.0, metadata={"min": 0, "below": 1})
     train_domains: tuple[str, ...] = ()
     validation_share: float = field(default=0.0, metadata={"min": 0, "below": 1})
+    train_on: Literal["reviews", "sst2"] = "reviews"
     with_title: bool = True
 
     @property
@@ -115,25 +120,39 @@ class AmazonPolarity:
         if "train" in tables:
             rows = divide(len(tables["train"]), {"validation": self.validation_share}, "train", seed)
             tables |= {name: tables["train"].iloc[chosen] for name, chosen in rows.items()}
+        splits = {name: self._split(table) for name, table in tables.items()}
+        sst2 = self._sst2(root, seed)
+        if sst2 is not None:
+            splits["train"] = sst2.split("train")
         return assembled(
             name="amazon_polarity",
             modality="text",
             class_names=CLASSES,
-            splits={name: self._split(table) for name, table in tables.items()},
+            splits=splits,
             root=root,
             files=[str(file.relative_to(root)) for file in files],
-            also={"with_title": self.with_title},
+            also={"with_title": self.with_title, "sst2": sst2 and sst2.fingerprint},
             notes=notes,
         )
 
     def _check_settings(self) -> None:
         """What only the other layout knows would be passed over in silence."""
+        if self.train_on == "sst2":
+            if self.n_train == 0 or self.train_share or self.train_domains or self.validation_share:
+                raise InvalidInput(
+                    "train_on is sst2, expected n_train above 0 (null: all sentences), and no train_share, "
+                    "train_domains or validation_share"
+                )
+            return
         if self.layout == "blitzer" and self.n_train:
             raise InvalidInput(f"n_train is {self.n_train}, expected 0 with layout=blitzer: set train_share")
         if self.layout == "parquet" and (self.train_share or self.train_domains):
             raise InvalidInput("train_share and train_domains are for layout=blitzer only: set n_train")
         if self.train_share and self.train_domains:
             raise InvalidInput("train_share and train_domains are both set, expected one of them")
+
+    def _sst2(self, root: Path, seed: int) -> Dataset | None:
+        return SST2(n_train=self.n_train).load(root, seed) if self.train_on == "sst2" else None
 
     def _split(self, table: pd.DataFrame) -> Split:
         texts = _joined(table["title"], table["content"]) if self.with_title else table["content"]
@@ -147,7 +166,8 @@ class AmazonPolarity:
         )
 
     def _parquet(self, root: Path, seed: int) -> tuple[dict[str, pd.DataFrame], list[Path], tuple[str, ...]]:
-        wanted = {"test": self.n_test} | ({} if self.n_train == 0 else {"train": self.n_train})
+        trained = self.train_on == "reviews" and self.n_train != 0
+        wanted = {"test": self.n_test} | ({"train": self.n_train} if trained else {})
         shards = {name: self._shards(root, name) for name in wanted}
         tables = {name: _drawn(shards[name], name, n, seed) for name, n in wanted.items()}
         return tables, [shard for of_one in shards.values() for shard in of_one], ()

@@ -291,6 +291,33 @@ def test_a_domain_without_one_of_its_classes_is_incomplete(tmp_path):
         blitzer(tmp_path)
 
 
+def publish_sst2(root):
+    (root / "sst2").mkdir()
+    rows = "".join(f"film {row} \t{row % 2}\n" for row in range(8))
+    for name in ("train", "dev"):
+        (root / f"sst2/{name}.tsv").write_text(f"sentence\tlabel\n{rows}")
+
+
+def test_a_model_may_be_trained_on_film_reviews_instead(tmp_path):
+    publish_sst2(publish_blitzer(tmp_path))
+    settings = {"layout": "blitzer", "train_on": "sst2"}
+    dataset = AmazonPolarity(n_train=6, **settings).load(tmp_path, seed=0)
+    assert dataset.split("train").n_examples == 6
+    assert set(dataset.split("train").examples) <= {f"film {row}" for row in range(8)}
+    assert dataset.split("train").labels.tolist() == [int(text[-1]) % 2 for text in dataset.split("train").examples]
+    everything = AmazonPolarity(n_train=None, **settings).load(tmp_path, seed=0)
+    assert everything.split("train").n_examples == 8
+    assert everything.fingerprint != dataset.fingerprint
+    plain = AmazonPolarity(layout="blitzer").load(tmp_path, seed=0)
+    assert dataset.split("test").example_ids == plain.split("test").example_ids
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_train": 3, "train_share": 0.5}, {"n_train": 3, "validation_share": 0.5}])
+def test_film_reviews_are_not_mixed_with_others(tmp_path, settings):
+    with pytest.raises(InvalidInput, match="train_on is sst2, expected n_train above 0"):
+        AmazonPolarity(layout="blitzer", train_on="sst2", **settings).load(publish_blitzer(tmp_path), seed=0)
+
+
 def test_the_real_files(data):
     root = data("amazon_reviews")
     dataset = blitzer(root, train_share=0.25)
