@@ -180,8 +180,7 @@ def show_check(overrides: Sequence[str], as_json: bool) -> bool:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    table = Table("", "", "")
-    table.show_header = False
+    table = Table(box=None, show_header=False, pad_edge=False)  # no frame: its lines are long
     for finding in findings:
         table.add_row(escape(finding["what"]), finding["state"], escape(finding["note"]))
     printer().print(table)

@@ -23,8 +23,8 @@ class Pixels:
 
     Parameters
     ----------
-    resize : int, optional
-        Pixels of the shorter side; left out, the picture keeps its size.
+    resize : int or pair of int, optional
+        Pixels of the shorter side, or (height, width) whatever the picture's shape; left out, it keeps its size.
     crop : int, optional
         Pixels of both sides of the square that is cut out of the middle.
     mean, std : tuple of float
@@ -38,7 +38,7 @@ class Pixels:
     tensor([1.])
     """
 
-    resize: int | None = field(default=None, metadata={"min": 1})
+    resize: int | tuple[int, int] | None = field(default=None, metadata={"min": 1})
     crop: int | None = field(default=None, metadata={"min": 1})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
