@@ -18,9 +18,10 @@ from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.layers import Layer
 from experiments.settings import Compute, Settings
+from methods.contract import InvalidInput
 from methods.progress import progress
 
-VERSION = 1
+VERSION = 2
 LOGITS = Layer("(logits)")  # no submodule can have this name
 
 
@@ -120,17 +121,23 @@ def _computed(
 
 @torch.inference_mode()
 def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compute: Compute) -> dict[Layer, np.ndarray]:
-    """Logits (`LOGITS`, if asked for) and layers' outputs, each (n, columns) float32, from one pass over the split."""
+    """Logits (`LOGITS`, if asked for) and layers' outputs, each (n, columns) float32, from one pass over the split.
+
+    Raises
+    ------
+    InvalidInput
+        Where a layer takes no part in the model's forward pass, or gives no tensor.
+    """
     device = device_of(compute)
     model.module.to(device).eval()
-    batches = Batches(split, model, compute)
+    batches = Batches(split, model, compute, with_targets=False)
     rows: dict[Layer, np.ndarray] = {}
     start = 0
     with _recorded(model, [layer for layer in layers if layer != LOGITS]) as outputs:
         for index, (examples, _) in zip(progress(range(len(batches)), "infer", len(batches)), batches, strict=True):
-            outputs[LOGITS.name] = model.logits(examples.to(device))
+            outputs[LOGITS] = LOGITS.rows(model.logits(examples.to(device)))
             for layer in layers:
-                block = layer.rows(outputs[layer.name]).float().cpu().numpy()
+                block = _seen(outputs, layer).float().cpu().numpy()
                 if index == 0:
                     rows[layer] = np.empty((split.n_examples, block.shape[1]), dtype=np.float32)
                 rows[layer][start : start + len(block)] = block
@@ -140,18 +147,24 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
     return rows
 
 
+def _seen(outputs: Mapping[Layer, Tensor], layer: Layer) -> Tensor:
+    if layer not in outputs:
+        raise InvalidInput(f"the layer {layer.name!r} takes no part in what the model computes: choose another one")
+    return outputs[layer]
+
+
 @contextmanager
-def _recorded(model: ModelUnderAudit, layers: Sequence[Layer]) -> Iterator[dict[str, Tensor]]:
-    """A dict in which the outputs of these layers appear, by name, whenever the model runs."""
-    outputs: dict[str, Tensor] = {}
+def _recorded(model: ModelUnderAudit, layers: Sequence[Layer]) -> Iterator[dict[Layer, Tensor]]:
+    """A dict in which the rows that these layers give appear whenever the model runs."""
+    outputs: dict[Layer, Tensor] = {}
     with ExitStack() as hooks:
         for layer in layers:
 
-            def keep_output(_module: object, _inputs: object, output: Tensor, name: str = layer.name) -> None:
-                outputs[name] = output
+            def keep_output(_module: object, _inputs: object, output: object, layer: Layer = layer) -> None:
+                outputs[layer] = _rows(layer, output)
 
-            def keep_input(_module: object, inputs: tuple[Tensor, ...], name: str = layer.name) -> None:
-                outputs[name] = inputs[0]
+            def keep_input(_module: object, inputs: Sequence[object], layer: Layer = layer) -> None:
+                outputs[layer] = _rows(layer, inputs)
 
             module = model.layer(layer.name)
             hook = (
@@ -161,3 +174,12 @@ def _recorded(model: ModelUnderAudit, layers: Sequence[Layer]) -> Iterator[dict[
             )
             hooks.callback(hook.remove)
         yield outputs
+
+
+def _rows(layer: Layer, value: object) -> Tensor:
+    """A copy: a ReLU that works in place may follow."""
+    while isinstance(value, tuple | list | Mapping) and value:  # what else a layer gives (states, weights) comes after it
+        value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        raise InvalidInput(f"the layer {layer.name!r} gives a {type(value).__name__}, expected a tensor (b, ...)")
+    return layer.rows(value).clone()

@@ -116,7 +116,8 @@ def model_entry(settings: Settings, dataset: Dataset) -> Entry:
         "data": dataset.fingerprint,
         "model": settings.model.defining(),
         "seed": settings.seeds.training,
-        "versions": {"model": settings.model.version, "training": VERSION},
+        # the data's too: a loader that reads the same files in another way leaves their fingerprint as it is
+        "versions": {"data": settings.dataset.version, "model": settings.model.version, "training": VERSION},
     }
     return Entry(settings.paths.cache, "model", depends)
 

@@ -3,12 +3,17 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
+from torch import nn
 
 from experiments.listing import items
 
 README = Path(__file__).parents[1] / "README.md"
+FILES = dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", README.read_text(), flags=re.DOTALL))
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
@@ -18,9 +23,8 @@ def commands():
 
 
 def test_your_own_method_in_one_file_works_as_written(slicebench, workspace):
-    (code,) = [block for language, block in BLOCKS if language == "python"]
-    (workspace / "distance.py").write_text(code)
-    (command,) = [words for words in commands() if "--import-path" in words]
+    (workspace / "distance.py").write_text(FILES["distance.py"])
+    (command,) = [words for words in commands() if "method._target_=distance.NearWorst" in words]
     done = slicebench(*command)
     assert done.exit_code == 0, done.stderr
     done = slicebench("collect", "outputs")
@@ -28,6 +32,39 @@ def test_your_own_method_in_one_file_works_as_written(slicebench, workspace):
     board = pd.read_csv("outputs/collected/leaderboard.csv")
     row = board.query("protocol == 'worst_slice' and metric == 'precision_at_k' and k == 10").iloc[0]
     assert row["mean"] > 0.5
+
+
+def photographs(folder):
+    """Cats and dogs of our own: noise, darker for the ones than for the others."""
+    generator = np.random.default_rng(0)
+    for label, brightness in (("cat", 90), ("dog", 160)):
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            noise = generator.integers(-60, 60, (36, 40, 3)) + brightness
+            Image.fromarray(noise.astype(np.uint8)).save(folder / label / f"{number}.jpg")
+
+
+def test_audit_your_own_model_works_as_written(slicebench, workspace, capsys):
+    photographs(workspace / "photos")
+    for name in ("my_model.py", "worst.py"):
+        (workspace / name).write_text(FILES[name])
+    torch.manual_seed(0)
+    trained = nn.Sequential()
+    trained.features = nn.Sequential(nn.Conv2d(3, 8, 3))
+    trained.classifier = nn.Linear(8, 2)
+    torch.save(trained.state_dict(), "my_weights.pt")
+    (command,) = [words for words in commands() if "dataset=image_folder" in words]
+    done = slicebench(*command)
+    assert done.exit_code == 0, done.stderr
+    exec(compile(FILES["worst.py"], "worst.py", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "photos/cat/" in shown or "photos/dog/" in shown
+    assert len(shown.splitlines()) > 10  # a header, and the slice
+
+    assert "skipped" in slicebench(*command).stderr
+    trained.classifier.bias.data += 1
+    torch.save(trained.state_dict(), "my_weights.pt")
+    assert "skipped" not in slicebench(*command).stderr  # other weights are another model
 
 
 @pytest.mark.parametrize("words", [w for w in commands() if "--import-path" not in w], ids=" ".join)
@@ -43,6 +80,13 @@ def test_every_method_is_in_the_table():
     text = README.read_text()
     for item in items("methods"):
         assert f"| `{item['name']}` |" in text
+
+
+@pytest.mark.parametrize("kind", ["datasets", "models"])
+def test_every_data_set_and_model_is_in_a_table(kind):
+    cells = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert {item["name"] for item in items(kind)} <= named
 
 
 def test_every_folder_is_named_with_a_phrase():

@@ -28,7 +28,7 @@ class Digits:
     Parameters
     ----------
     train_share, validation_share : float
-        In (0, 1), with a sum below 1; the rest is the test split.
+        In (0, 1), validation_share also 0 (no such split), with a sum below 1; the rest is the test split.
 
     Notes
     -----
@@ -44,7 +44,7 @@ class Digits:
     version: ClassVar[int] = 1
 
     train_share: float = field(default=0.4, metadata={"above": 0, "below": 1})
-    validation_share: float = field(default=0.1, metadata={"above": 0, "below": 1})
+    validation_share: float = field(default=0.1, metadata={"min": 0, "below": 1})
 
     def load(self, root: Path, seed: int) -> Dataset:
         """`root` is not needed: the images come with scikit-learn."""

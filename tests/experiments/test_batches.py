@@ -1,3 +1,4 @@
+import threading
 import time
 
 import numpy as np
@@ -63,18 +64,43 @@ def test_examples_are_prepared_while_the_model_computes():
     assert prepared.waited < alone.waited
 
 
-def test_only_a_few_batches_are_ahead():
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_only_two_batches_are_ahead_however_many_threads_there_are(workers):
     touched = []
 
     def note(example):
         touched.append(int(example))
         return example
 
-    iterator = iter(batches(1000, 2, model_of(note), batch_size=1))
+    iterator = iter(batches(1000, workers, model_of(note), batch_size=4))
     next(iterator)
-    time.sleep(0.05)
-    assert len(touched) <= 6
+    time.sleep(0.1)
+    assert len(touched) <= 3 * 4
     iterator.close()
+
+
+def test_all_threads_work_on_one_batch():
+    names = set()
+
+    def note(example):
+        names.add(threading.current_thread().name)
+        time.sleep(0.005)
+        return example
+
+    list(batches(16, 4, model_of(note), batch_size=16))
+    assert len(names) > 1
+
+
+def test_examples_that_do_not_fit_together_are_named():
+    with pytest.raises(InvalidInput, match=r"'000' and '002' have the shapes \(1,\) and \(3,\)"):
+        list(batches(4, 2, model_of(lambda example: example if example < 2 else example.repeat(3)), batch_size=4))
+
+
+def test_targets_are_not_made_where_nobody_asks_for_them():
+    model = ModelUnderAudit(
+        nn.Sequential(nn.Identity()), as_is, embedding_layer="0", to_targets=lambda split: pytest.fail("made targets")
+    )
+    assert [targets for _, targets in Batches(split_of(3), model, Compute(), with_targets=False)] == [None]
 
 
 def test_an_unreadable_example_is_named_as_it_was():

@@ -156,3 +156,19 @@ def test_a_gradient_is_clipped(settings_of, own_cache):
         fresh = weights_of(build_model(settings, dataset))
         moved.append((trained - fresh).norm().item())
     assert moved[1] < 1e-3 * moved[0]
+
+
+def test_a_loader_that_reads_the_same_files_in_another_way_leaves_no_stale_model(settings_of, monkeypatch):
+    settings = settings_of()
+    dataset = load_dataset(settings)
+    before = build_model(settings, dataset).key
+    monkeypatch.setattr(type(settings.dataset.instance), "version", 1000)
+    assert build_model(settings, dataset).key != before
+
+
+def test_a_split_that_is_not_there_costs_no_training(slicebench, workspace, own_cache):
+    lacking = ["dataset.validation_share=0", "evaluation.fit_split=validation", "compute.threads=1"]
+    done = slicebench("run", *lacking)
+    assert done.exit_code == 2
+    assert "digits has no validation split" in done.stderr
+    assert not (own_cache / "model").exists()

@@ -126,3 +126,10 @@ def test_a_run_is_the_same_wherever_the_file_lies(slicebench, tmp_path, arrays):
 def test_a_data_set_without_stored_outputs_is_refused(settings_of):
     with pytest.raises(Unsupported, match="digits has no stored outputs"):
         Precomputed().build(load_dataset(settings_of()))
+
+
+def test_a_dry_run_needs_no_more_than_a_run(slicebench, workspace):
+    np.savez("outputs.npz", embeddings=np.eye(4), labels=[0, 1, 0, 1], logits=np.eye(4)[:, :2])
+    done = slicebench("run", "dataset=predictions", "dataset.path=outputs.npz", "model=precomputed", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert "infer test" in done.stdout
