@@ -89,8 +89,10 @@ def list_(
     for k in kinds:
         if not kind:
             typer.echo(f"{k}:")
-        for item in items(k):
-            typer.echo(f"{'' if kind else '  '}{item['name']:<18} {item['summary']}")
+        found = items(k)
+        width = max(len(item["name"]) for item in found)
+        for item in found:
+            typer.echo(f"{'' if kind else '  '}{item['name']:<{width}}  {item['summary']}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
