@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import typing
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from experiments.listing import items
 from experiments.schema import construct, parameters_of
 from experiments.settings import Numbers
 from experiments.sources import Absent, Partial, Source
-from methods.errors import InvalidInput, unknown_name
+from methods.errors import InvalidInput, InvalidSetting, unknown_name
 
 BESIDE = ("_target_", "defaults", *Numbers.__dataclass_fields__)  # keys of a yaml that are no settings of its loader
 
@@ -66,12 +67,15 @@ class Recipe:
         The loader's settings, as plain values.
     missing : tuple of str
         Settings that the yaml leaves to the user, and that are not given.
+    given : bool
+        Whether there are settings of the user's.
     """
 
     name: str
     target: type
     values: Mapping[str, Any]
     missing: tuple[str, ...]
+    given: bool = False
 
     @property
     def title(self) -> str:
@@ -128,7 +132,8 @@ def read_recipe(name: str, given: Mapping[str, Any]) -> Recipe:
             value = config[key]
             values[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     target = get_object(values["_target_"])
-    return Recipe(name, target, {key: value for key, value in values.items() if key not in BESIDE}, missing)
+    plain = {key: value for key, value in values.items() if key not in BESIDE}
+    return Recipe(name, target, plain, missing, given=bool(given))
 
 
 def parsed(override: str) -> tuple[str, Any]:
@@ -147,6 +152,11 @@ def look(recipe: Recipe, root: Path) -> Finding:
     recipe : Recipe
     root : Path
         The data root.
+
+    Raises
+    ------
+    InvalidSetting
+        Where a setting of the user's does not fit the data: then it says nothing of them.
     """
     what = f"dataset {recipe.title}"
     loader = recipe.loader()
@@ -155,10 +165,11 @@ def look(recipe: Recipe, root: Path) -> Finding:
     except Partial as error:
         return _partial(what, recipe, root, str(error))
     except Absent as error:
-        return Finding(what=what, state="absent", note=_how_to_get(recipe, str(error)), rows={})
+        state = "partial" if _something_is_there(recipe.source, root) else "absent"
+        return Finding(what=what, state=state, note=_how_to_get(recipe, str(error)), rows={})
     except Exception as error:
         reason = explanation(error)
-        if reason is None:
+        if reason is None or (recipe.given and isinstance(error, InvalidSetting)):
             raise
         return Finding(what=what, state="damaged", note=reason, rows={})
     return Finding(what=what, state="found", note=_said("; ", _in_words(dataset), *dataset.notes), rows=_rows(dataset))
@@ -222,6 +233,15 @@ def _partial(what: str, recipe: Recipe, root: Path, missing: str) -> Finding:
         rows, words = _rows(dataset), _in_words(dataset)
     remedy = "" if "dataset.partial=true" in missing else "use what is there with dataset.partial=true"
     return Finding(what=what, state="partial", note=_said("; ", words, missing, remedy), rows=rows)
+
+
+def _something_is_there(source: Source | None, root: Path) -> bool:
+    """Whether the folder, which others' files may lie in too, holds something that the instruction names."""
+    folder = root / source.folder if source else root
+    if source is None or not folder.is_dir():
+        return False
+    named = set(re.findall(r"[\w.-]*\w", source.instruction))
+    return any(entry.name in named for entry in folder.iterdir())
 
 
 def _how_to_get(recipe: Recipe, missing: str) -> str:

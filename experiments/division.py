@@ -7,11 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from methods.contract import InvalidInput
+from methods.errors import InvalidInput, InvalidSetting
 
 
 def divide(
-    n: int, sizes: Mapping[str, float | int], rest: str, seed: int, strata: np.ndarray | None = None
+    n: int,
+    sizes: Mapping[str, float | int],
+    rest: str,
+    seed: int,
+    strata: np.ndarray | None = None,
+    unit: str = "examples",
 ) -> dict[str, np.ndarray]:
     """Rows of each split, drawn by seed.
 
@@ -26,6 +31,8 @@ def divide(
     seed : int
     strata : array, shape (n,), optional
         Each split gets its share of each of these values.
+    unit : str
+        What is divided, for messages.
 
     Returns
     -------
@@ -34,8 +41,10 @@ def divide(
 
     Raises
     ------
+    InvalidSetting
+        Where a split, or `rest`, would get nothing, or fewer rows than there are strata.
     InvalidInput
-        Where nothing would be left for `rest`, or a stratum is too small to be divided.
+        Where a stratum is too small to be divided.
 
     Examples
     --------
@@ -45,21 +54,47 @@ def divide(
     sizes = {name: size for name, size in sizes.items() if size}
     taken = sum(size if isinstance(size, int) else size * n for size in sizes.values())
     if taken >= n:
-        asked = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
-        raise InvalidInput(f"{asked} of {n:,} examples leave none for {rest}: expected below 1, or fewer examples")
+        raise InvalidSetting(_too_much(sizes, f"{n:,} {unit}", rest))
     left, divided = np.arange(n), {}
     used = 0.0
     for name, size in sizes.items():
-        wanted = size if isinstance(size, int) else size / (1 - used / n)
+        wanted = size if isinstance(size, int) else int(size / (1 - used / n) * len(left))
         used += size if isinstance(size, int) else size * n
-        try:
-            rows, left = train_test_split(
-                left, train_size=wanted, stratify=None if strata is None else strata[left], random_state=seed
-            )
-        except ValueError as error:
-            raise InvalidInput(f"{n:,} examples cannot be divided: {error}") from None
+        kinds = None if strata is None else strata[left]
+        least = _least(kinds, f"{n:,} {unit}")
+        if not least <= wanted <= len(left) - least:
+            raise InvalidSetting(_too_few(f"{name} {_said(size)} of {n:,} {unit}", wanted, least))
+        rows, left = train_test_split(left, train_size=wanted, stratify=kinds, random_state=seed)
         divided[name] = np.sort(rows)
     return {**divided, rest: np.sort(left)}
+
+
+def _too_much(sizes: Mapping[str, float | int], of: str, rest: str) -> str:
+    asked = " and ".join(f"{name} {_said(size)}" for name, size in sizes.items())
+    counted = all(isinstance(size, int) for size in sizes.values())
+    return f"{asked} of {of} leave none for {rest}: {'ask for fewer' if counted else 'expected below 1 together'}"
+
+
+def _said(size: float | int) -> str:
+    return f"{size:,}" if isinstance(size, int) else f"{size:g}"
+
+
+def _least(strata: np.ndarray | None, what: str) -> int:
+    """Rows that each part must have, one of each stratum; raise for a stratum that cannot be in both parts."""
+    if strata is None:
+        return 1
+    values, counts = np.unique(strata, return_counts=True)
+    if counts.min() < 2:
+        value = values[int(counts.argmin())]
+        raise InvalidInput(f"{what} cannot be divided: the class or kind {value} has fewer than there are splits")
+    return len(values)
+
+
+def _too_few(asked: str, n_rows: int, least: int) -> str:
+    bound = "one" if least == 1 else f"the {least} classes or kinds, of which each needs one"
+    if n_rows < least:
+        return f"{asked} are fewer than {bound}: ask for more, or for 0"
+    return f"{asked} leave fewer than {bound}: ask for less"
 
 
 def divide_groups(
@@ -83,7 +118,7 @@ def divide_groups(
     {'train': [0, 1, 2, 4], 'test': [3]}
     """
     _, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
-    divided = divide(len(first), sizes, rest, seed, None if strata is None else strata[first])
+    divided = divide(len(first), sizes, rest, seed, None if strata is None else strata[first], unit="groups")
     return {name: np.flatnonzero(np.isin(group_of_row, chosen)) for name, chosen in divided.items()}
 
 

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ MAX_MEMBERS = 5_000_000
 MAX_HEADER = 2**20  # bytes read at once from the headers of a tar archive: a name has some hundreds
 CHUNK = 2**20
 UNPACKING = ".unpacking"
+OURS = ".fetch"  # below a data set's folder: archives, and notes of what was unpacked from them
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 # what the standard library raises where an archive is not as it should be
@@ -166,6 +168,8 @@ def _safe_path(archive: Path, member: Member) -> str:
     if ".." in re.split(r"[/\\]", member.name):
         raise _refused(archive, member, "leads out of the folder")
     path = str(PurePosixPath(member.name))
+    if path.split("/")[0].casefold() in (UNPACKING, OURS):  # some disks take capitals for small letters
+        raise _refused(archive, member, "lies in a folder that slicebench uses itself")
     if "\0" in path or (path == "." and member.kind == "file"):
         raise _refused(archive, member, "is no name for a file")
     return path
@@ -252,6 +256,8 @@ def _members(archive: Path, headers_only: bool = False) -> Iterator[Iterator[Mem
     except NotImplementedError as error:
         raise BadArchive(f"{archive} cannot be read here ({error}): unpack it by hand") from None
     except (*DAMAGE, OSError) as error:
+        if getattr(error, "errno", None) == ENAMETOOLONG:
+            raise BadArchive(f"{archive} is refused: the name of a member is too long for this disk") from None
         if getattr(error, "errno", None) is not None:  # of the file system; gzip and bz2 have none
             raise
         raise BadArchive(f"{archive} is damaged ({str(error) or type(error).__name__}); nothing was unpacked") from None

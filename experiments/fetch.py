@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, ENOENT, ENOSPC, EPERM, EROFS
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from experiments.cache import lock_if_free
 from experiments.check import Finding, Recipe, data_root, look, parsed, read_recipe
 from experiments.console import console, progress_bars, say
-from experiments.extraction import BadArchive, in_bytes, unpack
+from experiments.extraction import OURS, BadArchive, in_bytes, unpack
 from experiments.files import sync_file, sync_folder, write_json
 from experiments.sources import Download, Source
 from methods.errors import InvalidInput
@@ -33,7 +33,6 @@ from methods.errors import InvalidInput
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before trying again, as long as nothing more comes
 TIMEOUT = (10.0, 30.0)  # seconds to wait for a connection, and for the next bytes
 CHUNK = 2**16
-OURS = ".fetch"  # below a data set's folder: archives, and notes of what was unpacked from them
 LOCK = "lock"
 GIGABYTE = 10**9
 LARGEST_RATIO = 30  # of unpacked to packed bytes; text comes to some ten
@@ -41,7 +40,10 @@ LARGEST_RATIO = 30  # of unpacked to packed bytes; text comes to some ten
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 ROOM = "free some space, or set SLICEBENCH_DATA to a folder on another disk"
 RIGHTS = "set SLICEBENCH_DATA to a folder that you may write to"
-ADVICE = {ENOSPC: ROOM, EDQUOT: ROOM, EACCES: RIGHTS, EPERM: RIGHTS, EROFS: RIGHTS}
+ADVICE = {
+    **dict.fromkeys((ENOSPC, EDQUOT), ROOM),
+    **dict.fromkeys((EACCES, EPERM, EROFS, ENOENT), RIGHTS),  # "not found" is a folder that cannot be made, as in /proc
+}
 
 
 class _Broken(Exception):
@@ -310,6 +312,7 @@ def _transfer(url: str, part: Path, verified: bool) -> None:
         headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": note["validator"]} if note["validator"] else {})
     with _asking(url), requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         start = _start(response, url, offset, note, part)
+        _refuse_encoding(response, url, verified)
         length = response.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
         _check_room(part, start, total)
@@ -340,6 +343,13 @@ def _start(response: requests.Response, url: str, offset: int, note: dict[str, A
     if status in TEMPORARY:
         raise _Broken(f"the server answers {answer}")
     raise _Refused(f"{url} answers {answer}: the publisher may have moved the file, or asks for an account")
+
+
+def _refuse_encoding(response: requests.Response, url: str, verified: bool) -> None:
+    """Raise where the bytes that come are not the file's own; a checksum is of what is sent, and will tell."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity" and not verified:
+        raise _Refused(f"{url} comes packed ({encoding}), though it was asked for as it is")
 
 
 def _validator(response: requests.Response) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -15,6 +16,8 @@ from methods.contract import InvalidInput
 
 Mode = Literal["RGB", "L"]
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+BRIGHTEST = 2**8 - 1
+DEEPEST = 2**16 - 1  # the brightest of 16 bits
 
 
 class ImageFiles(Sequence[Image.Image]):
@@ -42,7 +45,7 @@ class ImageFiles(Sequence[Image.Image]):
     def __getitem__(self, row: slice) -> ImageFiles: ...
 
     def __getitem__(self, row: int | slice) -> Image.Image | ImageFiles:
-        """Raise `InvalidInput`, naming file and row, where it is missing, cut off or no image."""
+        """Raise `InvalidInput`, naming the file, where it is missing, cut off or no image."""
         if isinstance(row, slice):
             return ImageFiles(self.root, self.paths[row], self.mode)
         path = self.root / self.paths[row]
@@ -51,27 +54,45 @@ class ImageFiles(Sequence[Image.Image]):
                 image.load()
                 return in_mode(image, self.mode)
         except FileNotFoundError:
-            raise InvalidInput(f"{path} (row {row}) is gone: put it back, or run again without it") from None
+            raise InvalidInput(f"{path} is gone: put it back, or run again without it") from None
+        except InvalidInput as error:
+            raise InvalidInput(f"{path} {error}") from None
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = "no image format is known like this" if isinstance(error, UnidentifiedImageError) else str(error)
             raise InvalidInput(
-                f"{path} (row {row}) cannot be read as an image ({reason}): get this file again, or remove it"
+                f"{path} cannot be read as an image ({reason}): get this file again, or remove it"
             ) from None
 
 
 def in_mode(image: Image.Image, mode: Mode) -> Image.Image:
     """The same picture in 8 bits a channel, in this mode.
 
+    Raises
+    ------
+    InvalidInput
+        Where its numbers have no scale from black to white.
+
     Examples
     --------
     >>> in_mode(Image.new("RGBA", (1, 1), (0, 0, 0, 0)), "RGB").getpixel((0, 0))
     (255, 255, 255)
     """
-    if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow would cut them off at 255
+        image = Image.fromarray(_eight_bits(image))
     if "A" in image.mode or "transparency" in image.info:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Wide grey numbers as uint8, shape (height, width)."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > DEEPEST:
+        kind = "fractions" if image.mode == "F" else f"whole numbers from {values.min()} to {values.max()}"
+        raise InvalidInput(f"holds {kind}, of which nothing says what is white: save it with 8 or 16 bits a channel")
+    # a picture of 8 bits may be saved in 32; one that says that it has 16 may be dark
+    wide = image.mode != "I" or values.max() > BRIGHTEST
+    return (values.astype(np.uint32) >> (8 if wide else 0)).astype(np.uint8)
 
 
 def image_names(folder: Path) -> list[str]:
@@ -80,16 +101,43 @@ def image_names(folder: Path) -> list[str]:
     Raises
     ------
     InvalidInput
-        Where there is not one.
+        Where there is not one, or a link in place of one leads to nothing.
     """
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in ENDINGS and not entry.name.startswith(".") and entry.is_file()
-    )
+    entries = [entry for entry in folder.iterdir() if _named_as_image(entry)]
+    names = sorted(entry.name for entry in entries if entry.is_file())
+    if len(names) < len(entries):
+        _refuse_links_to_nothing(entries)
     if not names:
         raise InvalidInput(f"{folder} holds no images: put some there, or remove the folder")
     return names
+
+
+def _named_as_image(entry: Path) -> bool:
+    return entry.suffix.lower() in ENDINGS and not entry.name.startswith(".")
+
+
+def _refuse_links_to_nothing(entries: Sequence[Path]) -> None:
+    broken = sorted(entry for entry in entries if entry.is_symlink() and not entry.exists())
+    if broken:
+        others = f" (and {len(broken) - 1:,} others there)" if len(broken) > 1 else ""
+        raise InvalidInput(
+            f"{broken[0]} is a link to a file that is not here{others}: fetch the files with the tool that made the "
+            "links (git annex get, dvc pull), or remove the links"
+        )
+
+
+def note_on_others(root: Path, folders: Iterable[str]) -> tuple[str, ...]:
+    """A note on the files in some folders that `image_names` passes over, if there are any."""
+    others = [
+        entry.suffix.lower() or "no ending"
+        for folder in folders
+        for entry in (root / folder).iterdir()
+        if not entry.name.startswith(".") and not _named_as_image(entry) and not entry.is_dir()
+    ]
+    if not others:
+        return ()
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in sorted(Counter(others).items()))
+    return (f"{len(others):,} files beside the pictures are of kinds that are not read ({kinds}): left out",)
 
 
 def folder_names(folder: Path) -> list[str]:

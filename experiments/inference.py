@@ -178,7 +178,7 @@ def _recorded(model: ModelUnderAudit, layers: Sequence[Layer]) -> Iterator[dict[
 
 def _rows(layer: Layer, value: object) -> Tensor:
     """A copy: a ReLU that works in place may follow."""
-    while isinstance(value, tuple | list | Mapping) and value:  # what else a layer gives (states, weights) comes after it
+    while isinstance(value, tuple | list | Mapping) and value:  # what else it gives (states, weights) comes after it
         value = next(iter(value.values())) if isinstance(value, Mapping) else value[0]
     if not isinstance(value, Tensor) or value.ndim < 2:
         raise InvalidInput(f"the layer {layer.name!r} gives a {type(value).__name__}, expected a tensor (b, ...)")

@@ -29,6 +29,8 @@ NAMES = {**SINGULAR, "label": "labels", "loss": "losses", "id": "ids"}  # either
 KNOWN = (*NAMES.values(), "correct", "split")
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 SUM_TOLERANCE = 1e-3  # of probabilities
+SHOWN = 60  # letters of a list that is none
+BELOW_ZERO = 1e-6  # what rounding may make of a loss of 0
 SURE = math.log(2)  # a loss below it means that the label has more than half of the probability
 MATRICES = "`logits` or `probabilities` (in a table logit_0, logit_1 ... or probability_0 ...)"
 HOW = {
@@ -95,9 +97,10 @@ class _Content:
         """Tensor, shape (n,), float32."""
         if name not in self.columns:
             return None
-        values = finite_numbers(self.columns[name])
-        refuse_rows(self.columns, name, self.path, np.isnan(values), "a finite number")
-        return torch.from_numpy(values.astype(np.float32))
+        with np.errstate(over="ignore"):
+            values = finite_numbers(self.columns[name]).astype(np.float32)
+        refuse_rows(self.columns, name, self.path, ~np.isfinite(values), "a finite number")
+        return torch.from_numpy(values)
 
 
 def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenOutputs:
@@ -120,13 +123,12 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
         Naming the file, the row and what was expected.
     """
     content = _read(path)
-    embeddings, logits, losses = content.matrix("embeddings"), _logits(content), content.numbers("losses")
+    embeddings, logits, losses = content.matrix("embeddings"), _logits(content), _losses(content)
     assert embeddings is not None  # `_check_complete` refused a file without
     n_classes = None if logits is None else logits.shape[1]
     labels, names, notes = _labels(content, n_classes, class_names)
     correct, more_notes = _correct(content, losses, known=logits is not None and labels is not None)
-    columns = _in_order(content)
-    rows = torch.tensor(columns["position"].to_numpy(copy=True))
+    columns, rows = _in_order(content)
     arrays = (embeddings, logits, losses, correct)
     return GivenOutputs(
         ids=tuple(columns.index),
@@ -134,21 +136,21 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
         labels=None if labels is None else labels[rows],
         class_names=names,
         splits=columns["split"].to_numpy(dtype=str),
-        attributes=attributes_of(columns.drop(columns=["position", *KNOWN], errors="ignore")),
+        attributes=attributes_of(columns.drop(columns=list(KNOWN), errors="ignore")),
         notes=(*content.notes, *notes, *more_notes),
     )
 
 
-def _in_order(content: _Content) -> pd.DataFrame:
-    """The columns in the order of their ids, with the split and the former position of each row."""
+def _in_order(content: _Content) -> tuple[pd.DataFrame, Tensor]:
+    """The columns in the order of their ids, with the split of each row, and which rows of the file these were."""
     columns, n = content.columns.copy(), len(content.columns)
     if "ids" not in columns:
         columns["ids"] = [f"{row:0{len(str(n - 1))}d}" for row in range(n)]
     if "split" not in columns:
         columns["split"] = "test"
     check_values(columns, "split", content.path, SPLITS)
-    columns["position"] = np.arange(n)
-    return by_id(columns, "ids", content.path)
+    ordered = by_id(columns, "ids", content.path)
+    return ordered, torch.tensor(pd.Index(columns["ids"].astype(str)).get_indexer(ordered.index))
 
 
 def _check_complete(names: Sequence[str], path: Path) -> None:
@@ -176,6 +178,13 @@ def _logits(content: _Content) -> Tensor | None:
     return values.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
+def _losses(content: _Content) -> Tensor | None:
+    losses = content.numbers("losses")
+    if losses is not None:
+        refuse_rows(content.columns, "losses", content.path, (losses < -BELOW_ZERO).numpy(), "a loss of at least 0")
+    return losses
+
+
 def _shown(values: Tensor) -> str:
     shown = ", ".join(f"{value:g}" for value in values[:5].tolist())
     return shown if len(values) <= 5 else f"{shown} ..."
@@ -199,6 +208,9 @@ def _labels(
     bad = ~((values >= 0) & (values % 1 == 0) & (values < (wanted or np.inf)))
     classes = "0, 1, 2 ..." if wanted is None else f"0 to {wanted - 1}, counted from 0"
     refuse_rows(content.columns, "labels", content.path, bad, f"a class: {classes}")
+    if wanted is None:
+        many = "a number below that of the rows: classes count from 0 (give names instead, or set class_names)"
+        refuse_rows(content.columns, "labels", content.path, values >= max(len(values), 2), many)
     n = wanted or max(int(values.max()) + 1, 2)
     return torch.from_numpy(values.astype(np.int64)), given or tuple(str(c) for c in range(n)), ()
 
@@ -260,7 +272,7 @@ def _from_npz(path: Path) -> _Content:
         if name in SINGULAR.values():
             wide[name] = _two_dimensional(values, name, n, path)
         elif values.shape == (n,):
-            columns[name] = values
+            columns[name] = _one_dimensional(values, name, path)
         elif name in KNOWN:
             raise InvalidInput(f"{path}: {name} has shape {values.shape}, expected ({n},) as embeddings has {n} rows")
         else:
@@ -276,14 +288,17 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             ours = _canonical(file.files, path)
-            return {ours[name]: _plain(_array(file, name, path)) for name in file.files}
+            return {ours[name]: _array(file, name, path) for name in file.files}
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InvalidInput(f"{path} is damaged ({error}): write it again") from None
 
 
 def _array(file: Any, name: str, path: Path) -> np.ndarray:
     try:
-        return np.asarray(file[name])
+        values = np.asarray(file[name])
+        return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path}: {name} holds bytes that are no UTF-8: save texts") from None
     except ValueError as error:
         if "pickle" not in str(error):
             raise InvalidInput(f"{path}: {name} cannot be read ({error}): write it again") from None
@@ -293,8 +308,12 @@ def _array(file: Any, name: str, path: Path) -> np.ndarray:
         ) from None
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+def _one_dimensional(values: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if values.dtype.kind not in "fiubU":
+        raise InvalidInput(f"{path}: {name} has the type {values.dtype}, expected numbers or texts")
+    wide = values.dtype.kind == "f" and values.dtype.itemsize > 8
+    # attributes are written by Arrow, which knows neither wider numbers nor bytes in another order
+    return values.astype(np.float64 if wide else values.dtype.newbyteorder("="), copy=False)
 
 
 def _two_dimensional(values: np.ndarray, name: str, n: int, path: Path) -> np.ndarray:
@@ -326,7 +345,11 @@ def _from_table(table: pd.DataFrame, path: Path) -> _Content:
 
 def _numbered(table: pd.DataFrame, singular: str, path: Path) -> list[str]:
     """Columns like embedding_0, embedding_1 ..., in the order of their numbers."""
-    numbers = {int(name.removeprefix(f"{singular}_")): name for name in table if re.fullmatch(rf"{singular}_\d+", name)}
+    numbers: dict[int, str] = {}
+    for name in (name for name in table if re.fullmatch(rf"{singular}_\d+", name)):
+        other = numbers.setdefault(int(name.removeprefix(f"{singular}_")), name)
+        if other != name:
+            raise InvalidInput(f"{path} has both {other} and {name}, which have one number: remove one of them")
     gap = next((number for number in range(len(numbers)) if number not in numbers), None)
     if gap is not None:
         raise InvalidInput(f"{path} has no column {singular}_{gap}, but {singular}_{max(numbers)}: count from 0")
@@ -344,16 +367,20 @@ def _finite(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
 def _unpacked(table: pd.DataFrame, name: str, path: Path) -> np.ndarray:
     """A column of lists as an array, shape (n, columns); in csv they are written like [0.1, 2]."""
     rows = [_list(value) for value in table[name]]
-    width = len(rows[0]) if rows[0] is not None else 1
+    width = next((len(row) for row in rows if row is not None and len(row)), 1)  # an empty row is no example of it
     bad = np.array([row is None or len(row) != width or not width for row in rows])
-    refuse_rows(table, name, path, bad, f"a list of {width} numbers")
+    if bad.any():
+        shown = table[[name]].map(lambda value: " ".join(str(value)[:SHOWN].split()))  # a list may be long
+        refuse_rows(shown, name, path, bad, f"a list of {width} numbers")
     return np.stack(rows)
 
 
 def _list(value: Any) -> np.ndarray | None:
     """Array, shape (columns,), or None where it is no list of numbers; a number alone is a list of one."""
+    if value is None:  # numpy would make NaN of it
+        return None
     try:
         values = np.atleast_1d(np.asarray(json.loads(value) if isinstance(value, str) else value, dtype=np.float32))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):  # the last of brackets within brackets
         return None
     return values if values.ndim == 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from experiments.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 MOST_MISSING = 0.05  # share of files that may be missing before the user has to agree to it
-LINE = "line"  # name of the index of what `read_table` gives
+LINE, RECORD = "line", "record"  # names of the index of what `read_table` gives
 
 
 def read_table(
@@ -29,7 +30,7 @@ def read_table(
     quoting: int = csv.QUOTE_MINIMAL,
     **options: Any,
 ) -> pd.DataFrame:
-    """A text table whose columns are all strings, indexed by each row's line in the file.
+    """A text table whose columns are all strings, indexed by each row's line in the file; blank lines are no rows.
 
     Parameters
     ----------
@@ -48,15 +49,17 @@ def read_table(
     Returns
     -------
     DataFrame
-        The index, called `line`, counts records from 1, the header and skipped lines among them: a text with line
-        breaks is one record.
+        The index, called `line`, counts lines from 1, the header, blank and skipped lines among them. Where texts
+        have line breaks it is called `record`, and counts each of these texts as one line. Spaces around the names of
+        columns are taken away.
 
     Raises
     ------
     InvalidInput
-        Where the file cannot be read, has no rows, lacks a column, or has rows that are too long.
+        Where the file cannot be read, has no rows, lacks a column or has one twice, or has rows that are too long.
     """
     try:
+        skipped = _lines_before(path, encoding, options.pop("skiprows", 0))
         table = pd.read_csv(
             path,
             sep=separator,
@@ -66,12 +69,18 @@ def read_table(
             keep_default_na=False,
             encoding=encoding,
             quoting=quoting,
+            skiprows=skipped,
+            skip_blank_lines=False,  # they count, and go below
             **options,
         )
     except FileNotFoundError:
         raise Absent(f"{path} is missing") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(f"{path} cannot be read as a table: {str(error).strip()}: get this file again") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} cannot be read as a table: {error}: save it as UTF-8") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError) as error:
+        reason = str(error).strip()
+        raise InvalidInput(f"{path} cannot be read as a table: {reason}: mend it, or get it again") from None
+    table.columns = _stripped(table.columns, path)
     missing = [column for column in columns if column not in table.columns]
     if missing:
         have = ", ".join(str(column) for column in table.columns)
@@ -79,11 +88,44 @@ def read_table(
     if table.empty:
         raise InvalidInput(f"{path} has no rows, expected at least one")
     if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of fields for which there is no name
-        raise InvalidInput(f"{path} has rows with more fields than its {table.shape[1]} columns: get this file again")
+        raise InvalidInput(
+            f"{path} has rows with more fields than its {table.shape[1]} columns (do rows end in {separator!r}, or "
+            "hold it in a text without quotes?): mend it, or get it again"
+        )
     table = table.fillna("")  # a row with too few fields
-    first = (1 if names is not None else 2) + options.get("skiprows", 0)
-    table.index = pd.RangeIndex(first, first + len(table), name=LINE)
-    return table
+    first = (1 if names is not None else 2) + skipped
+    end = first + len(table)
+    table.index = pd.RangeIndex(first, end, name=LINE if _n_lines(path) < end else RECORD)
+    return _without_blank_rows(table, path)
+
+
+def _lines_before(path: Path, encoding: str, n: int) -> int:
+    """Lines above a table: n, and the blank ones after them."""
+    with path.open(encoding=encoding) as file:
+        return n + sum(1 for _ in takewhile(lambda line: not line.strip(), islice(file, n, None)))
+
+
+def _n_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _stripped(names: pd.Index, path: Path) -> pd.Index:
+    """Names of columns without the spaces around them, as "id, age" has one before age."""
+    stripped = names.astype(str).str.strip()
+    if stripped.has_duplicates:
+        name = stripped[stripped.duplicated()][0]
+        raise InvalidInput(f"{path} has two columns called {name!r}, expected one: rename or remove the other")
+    return stripped
+
+
+def _without_blank_rows(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A line of separators only is blank too, as spreadsheets write it."""
+    blank = (table.iloc[:, 0].str.strip() == "").to_numpy(dtype=bool, copy=True)  # clears most rows at little cost
+    blank[blank] = (table[blank].apply(lambda column: column.str.strip()) == "").all(axis=1)
+    if blank.all():
+        raise InvalidInput(f"{path} has no rows, expected at least one")
+    return table[~blank] if blank.any() else table
 
 
 def numbers(table: pd.DataFrame, column: str, path: Path, low: float, high: float) -> np.ndarray:
@@ -186,9 +228,11 @@ def by_id(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
     Raises
     ------
     InvalidInput
-        Naming an id that is there twice, and its lines.
+        Naming the line of an id that is missing, or an id that is there twice, and its lines.
     """
     ids = table[column].astype(str)
+    missing = table[column].isna() | (ids.str.strip() == "")
+    refuse_rows(table, column, path, missing.to_numpy(dtype=bool), "an id")
     twice = ids.duplicated(keep=False).to_numpy()
     if twice.any():
         first = ids[twice].iloc[0]

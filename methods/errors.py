@@ -10,6 +10,10 @@ class InvalidInput(ValueError):
     """What the user gave cannot be used; the message says what, where and what was expected."""
 
 
+class InvalidSetting(InvalidInput):
+    """A setting that does not fit the data, which are as they should be."""
+
+
 class Unsupported(InvalidInput):
     """The method needs something that this problem does not have."""
 

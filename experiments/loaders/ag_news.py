@@ -14,9 +14,10 @@ import torch
 
 from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide, divide_groups, draw
+from experiments.division import divide_groups, draw
 from experiments.reading import by_id, check_values, codes, read_table, refuse_empty_classes, refuse_rows
 from experiments.sources import Download, Source
+from methods.errors import InvalidSetting
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 FROM_ONE = {str(index + 1): index for index in range(len(CLASSES))}  # the official files'
@@ -29,6 +30,15 @@ SHARED = 60  # letters and digits in which two versions of a text agree
 LOST_AMPERSAND = r" ?(?<!&)\b(quot|amp|lt|gt|nbsp|hellip);| (#\d{2,4});"
 OFFICIAL_URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/555590db4219b1243abb1918effd6a7425a2d75f/data/ag_news_csv"
 NOISY_URL = "https://raw.githubusercontent.com/hhf-hd/NoisyAG-News/ec6fcb77d51960a63936e985ea5a98aa79f7d08e/dataset"
+HOW_OFFICIAL = (
+    "Get test.csv, and train.csv to train on, from "
+    "https://github.com/mhjabreel/CharCnn_Keras/tree/master/data/ag_news_csv, without changing them."
+)
+LAYOUTS_OF = {  # settings, and the layouts that know them
+    "train_labels": ("noisy_train", "noisy"),
+    "audit_share": ("noisy",),
+    "drop_descriptions": ("noisy_train",),
+}
 SHA256 = {"test.csv": "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699", "train.csv": None}
 
 
@@ -82,25 +92,21 @@ class AGNews:
     def source(self) -> Source:
         official = tuple(Download(f"{OFFICIAL_URL}/{name}", name, sha256) for name, sha256 in SHA256.items())
         noisy = Download(f"{NOISY_URL}/samples10000valMed.csv", NOISY_FILE)
-        how_official = (
-            "Get test.csv, and train.csv to train on, from "
-            "https://github.com/mhjabreel/CharCnn_Keras/tree/master/data/ag_news_csv, without changing them."
-        )
         how_noisy = (
             f"Get dataset/samples10000valMed.csv from https://github.com/hhf-hd/NoisyAG-News, and call it {NOISY_FILE}."
         )
         instruction, downloads = {
-            "official": (how_official, official),
-            "noisy_train": (f"{how_official} {how_noisy}", (official[0], noisy)),
+            "official": (HOW_OFFICIAL, official),
+            "noisy_train": (f"{HOW_OFFICIAL} {how_noisy}", (official[0], noisy)),
             "noisy": (how_noisy, (noisy,)),
         }[self.layout]
         return Source(self.folder, instruction, "research, not commercial; the labels by people MIT", downloads)
 
     def load(self, root: Path, seed: int) -> Dataset:
         layouts = {"official": self._official, "noisy_train": self._noisy_train, "noisy": self._noisy}
+        self._check_settings()
         tables, notes = layouts[self.layout](root, seed)
-        if "train" in tables:
-            tables = {**tables, **self._training(tables["train"], seed)}
+        tables = {**tables, **self._training(tables["train"], seed)} if "train" in tables else self._untrained(tables)
         return assembled(
             name="ag_news",
             modality="text",
@@ -119,7 +125,8 @@ class AGNews:
         return ["test.csv", *([beside] if (root / self.folder / beside).exists() else [])]
 
     def _official(self, root: Path, seed: int) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-        return {name.removesuffix(".csv"): self._articles(root, name) for name in self._files(root)}, ()
+        tables = {name.removesuffix(".csv"): self._articles(root, name) for name in self._files(root)}
+        return tables, () if "train" in tables else (f"no training split, for want of {self.folder}/train.csv",)
 
     def _noisy_train(self, root: Path, seed: int) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
         test = self._articles(root, "test.csv")
@@ -128,16 +135,29 @@ class AGNews:
 
     def _noisy(self, root: Path, seed: int) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
         table = self._annotated(root)
-        # versions of one text stay together
-        versions = _letters(table["text"]).str[:SHARED].to_numpy()
-        rows = divide_groups(versions, {"test": self.audit_share}, "train", seed, strata=table["correct"].to_numpy())
+        strata = table["correct"].to_numpy()
+        rows = divide_groups(_versions(table), {"test": self.audit_share}, "train", seed, strata)
         train, test = table.iloc[rows["train"]], table.iloc[rows["test"]]
         return {"train": train.assign(label=train[self.train_labels]), "test": test.assign(label=test["noisy"])}, ()
 
     def _training(self, table: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
-        rows = divide(len(table), {"validation": self.validation_share}, "train", seed)
+        rows = divide_groups(_versions(table), {"validation": self.validation_share}, "train", seed)
         rows["train"] = draw(rows["train"], self.n_train, seed)
         return {name: table.iloc[chosen] for name, chosen in rows.items()}
+
+    def _untrained(self, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        for name, is_set in (("validation_share", self.validation_share), ("n_train", self.n_train)):
+            if is_set:
+                raise InvalidSetting(f"dataset.{name} is set, but there is no {self.folder}/train.csv: {HOW_OFFICIAL}")
+        return tables
+
+    def _check_settings(self) -> None:
+        """What only other layouts know would be passed over in silence."""
+        for name, layouts in LAYOUTS_OF.items():
+            if self.layout not in layouts and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InvalidSetting(
+                    f"dataset.{name} is for layout={' or '.join(layouts)} only, layout is {self.layout}: leave it out"
+                )
 
     def _articles(self, root: Path, name: str) -> pd.DataFrame:
         """An official file."""
@@ -202,7 +222,7 @@ def unescaped(texts: pd.Series) -> pd.Series:
 
 def _split(table: pd.DataFrame) -> Split:
     known = [column for column in ("title", "true_class", "wrong", "group") if column in table]
-    lengths = {"n_words": table["text"].str.split().str.len(), "n_characters": table["text"].str.len()}
+    lengths = {"n_words": [len(text.split()) for text in table["text"]], "n_characters": table["text"].str.len()}
     return Split(
         example_ids=tuple(table.index),
         examples=table["text"].tolist(),
@@ -215,6 +235,11 @@ def _refuse_blanks(table: pd.DataFrame, path: Path, columns: Iterable[str]) -> N
     """A row that was cut off lacks its last columns."""
     for column in columns:
         refuse_rows(table, column, path, (table[column].str.strip() == "").to_numpy(), "a text: get this file again")
+
+
+def _versions(table: pd.DataFrame) -> np.ndarray:
+    """Of each text, what its versions share."""
+    return _letters(table["text"]).str[:SHARED].to_numpy()
 
 
 def _letters(texts: pd.Series) -> pd.Series:

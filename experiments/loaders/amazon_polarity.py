@@ -17,12 +17,12 @@ import torch
 from experiments.assembly import assembled
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Split
-from experiments.division import divide, divide_groups, draw
+from experiments.division import divide_groups, draw
 from experiments.loaders.sst2 import SST2
 from experiments.reading import LINE, by_id, check_values, codes, refuse_empty_classes
 from experiments.sources import Absent, Download, Source
 from methods.contract import InvalidInput
-from methods.errors import unknown_name
+from methods.errors import InvalidSetting, unknown_name
 
 CLASSES = ("negative", "positive")
 LABELS = {"0": 0, "1": 1}
@@ -117,9 +117,8 @@ class AmazonPolarity:
         self._check_settings()
         tables, files, notes = (self._parquet if self.layout == "parquet" else self._blitzer)(root, seed)
         tables["test"] = tables["test"].iloc[draw(np.arange(len(tables["test"])), self.n_test, seed)]
-        if "train" in tables:
-            rows = divide(len(tables["train"]), {"validation": self.validation_share}, "train", seed)
-            tables |= {name: tables["train"].iloc[chosen] for name, chosen in rows.items()}
+        if self.validation_share:
+            tables |= self._validation(tables, seed)
         splits = {name: self._split(table) for name, table in tables.items()}
         sst2 = self._sst2(root, seed)
         if sst2 is not None:
@@ -157,7 +156,8 @@ class AmazonPolarity:
     def _split(self, table: pd.DataFrame) -> Split:
         texts = _joined(table["title"], table["content"]) if self.with_title else table["content"]
         known = [column for column in ("domain", "rating", "title") if column in table]
-        lengths = {"n_words": texts.str.split().str.len(), "n_characters": texts.str.len()}
+        # one after the other: a column of lists would hold all words of 3,600,000 reviews at once
+        lengths = {"n_words": [len(text.split()) for text in texts], "n_characters": texts.str.len()}
         return Split(
             example_ids=tuple(table.index),
             examples=texts.tolist(),
@@ -200,11 +200,16 @@ class AmazonPolarity:
             return self._by_domain(table)
         if not self.train_share:
             return {"test": table}
-        # some reviews stand there once for each edition of a book
-        versions = table["content"].str.lower().str.replace(r"[\W_]", "", regex=True).to_numpy()
         strata = (table["domain"] + " " + table["label"].astype(str)).to_numpy()
-        rows = divide_groups(versions, {"train": self.train_share}, "test", seed, strata)
+        rows = divide_groups(_versions(table), {"train": self.train_share}, "test", seed, strata)
         return {name: table.iloc[chosen] for name, chosen in rows.items()}
+
+    def _validation(self, tables: Mapping[str, pd.DataFrame], seed: int) -> dict[str, pd.DataFrame]:
+        if "train" not in tables:
+            how = "n_train" if self.layout == "parquet" else "train_share or train_domains"
+            raise InvalidSetting(f"validation_share is {self.validation_share:g} of no training reviews: set {how} too")
+        rows = divide_groups(_versions(tables["train"]), {"validation": self.validation_share}, "train", seed)
+        return {name: tables["train"].iloc[chosen] for name, chosen in rows.items()}
 
     def _by_domain(self, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         domains = set(table["domain"])
@@ -215,6 +220,11 @@ class AmazonPolarity:
             raise InvalidInput("train_domains names every domain, expected one that is left to test on")
         train = table["domain"].isin(self.train_domains)
         return {"train": table[train], "test": table[~train]}
+
+
+def _versions(table: pd.DataFrame) -> np.ndarray:
+    """Of each review, its letters and digits: some stand there once for each edition of a book."""
+    return table["content"].str.lower().str.replace(r"[\W_]", "", regex=True).to_numpy()
 
 
 def _joined(titles: pd.Series, contents: pd.Series) -> pd.Series:

@@ -13,7 +13,7 @@ import torch
 from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
 from experiments.division import divide_groups
-from experiments.images import ImageFiles, image_names
+from experiments.images import ImageFiles, image_names, note_on_others
 from experiments.sources import Source
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -71,6 +71,7 @@ class ChestXray:
             splits={name: self._split(root, table) for name, table in tables.items()},
             root=root,
             files=[f"{self.folder}/{file}" for table in (train, test) for file in table.index],
+            notes=note_on_others(root / self.folder, {file.rpartition("/")[0] for file in (*train.index, *test.index)}),
         )
 
     def _table(self, root: Path, split: str) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from experiments.reading import (
     with_files,
 )
 from experiments.sources import Source
-from methods.contract import InvalidInput
+from methods.errors import InvalidSetting
 
 COVID = "COVID-19"
 CLASSES = (f"no {COVID}", COVID)
@@ -135,7 +135,7 @@ class CovidXray:
         views = [view.lower() for view in self.views]
         frontal = table[(table["modality"] == "X-ray") & table["view"].str.strip().str.lower().isin(views)]
         if frontal.empty:
-            raise InvalidInput(f"{path} has no x-ray in the views {', '.join(self.views)}: set other dataset.views")
+            raise InvalidSetting(f"{path} has no x-ray in the views {', '.join(self.views)}: set other dataset.views")
         known = frontal[~frontal["finding"].isin(NOT_YET)]
         first = known[~known["filename"].duplicated()]
         left_out = {

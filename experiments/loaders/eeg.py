@@ -127,7 +127,8 @@ class EEG:
 
     def _split(self, series: np.ndarray, closed: np.ndarray, starts: np.ndarray) -> Split:
         samples = starts[:, None] + np.arange(self.window)  # (n, window)
-        ids = [f"{start:05d}" for start in starts]
+        width = max(5, len(str(len(series))))  # the order of ids is that of time
+        ids = [f"{start:0{width}d}" for start in starts]
         share = closed[samples].mean(axis=1)
         attributes = {
             "second": starts / HERTZ,

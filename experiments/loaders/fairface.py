@@ -12,7 +12,7 @@ from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
 from experiments.division import divide
 from experiments.images import ImageFiles
-from experiments.reading import by_id, check_values, codes, read_table, with_files
+from experiments.reading import by_id, check_values, codes, read_table, refuse_empty_classes, with_files
 from experiments.sources import Source
 
 GENDERS = {"Female": 0, "Male": 1}
@@ -60,6 +60,7 @@ class FairFace:
 
     def load(self, root: Path, seed: int) -> Dataset:
         train, notes = self._table(root, "train")
+        refuse_empty_classes(codes(train, "gender", root, GENDERS), list(GENDERS), self._path(root, "train"))
         test, more_notes = self._table(root, "val")
         rows = divide(len(train), {"validation": self.validation_share}, "train", seed)
         tables = {**{name: train.iloc[r] for name, r in rows.items()}, "test": test}
@@ -73,8 +74,11 @@ class FairFace:
             notes=notes + more_notes,
         )
 
+    def _path(self, root: Path, name: str) -> Path:
+        return self.source.path(root, f"fairface_label_{name}.csv")
+
     def _table(self, root: Path, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        path = self.source.path(root, f"fairface_label_{name}.csv")
+        path = self._path(root, name)
         table = read_table(path, COLUMNS)
         check_values(table, "age", path, AGES, "a spreadsheet turns 3-9 into 9-Mar: get the publisher's own file")
         check_values(table, "gender", path, GENDERS)

@@ -15,10 +15,11 @@ from torch import Tensor
 from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
 from experiments.division import divide
-from experiments.images import ImageFiles, Mode, folder_names, labelled_images
+from experiments.images import ImageFiles, Mode, folder_names, labelled_images, note_on_others
 from experiments.reading import by_id, read_table, refuse_rows, with_files
 from experiments.sources import Absent
 from methods.contract import InvalidInput
+from methods.errors import InvalidSetting
 
 SPLIT_OF = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by a folder's name
 HOW = "PATH/<class>/ or PATH/{train,validation,test}/<class>/"
@@ -85,7 +86,7 @@ class ImageFolder:
             root=path,
             files=ids,
             also={"mode": self.mode},
-            notes=notes,
+            notes=notes + note_on_others(path, {example_id.rpartition("/")[0] for example_id in ids}),
         )
 
     def _divided(self, path: Path, seed: int) -> tuple[list[str], Rows]:
@@ -99,7 +100,7 @@ class ImageFolder:
     def _as_divided(self, path: Path, folders: list[str]) -> tuple[list[str], Rows]:
         """Class names and rows of the splits that have a folder."""
         if self.train_share or self.validation_share:
-            raise InvalidInput(
+            raise InvalidSetting(
                 f"{path} is divided already, by its folders {', '.join(folders)}: leave train_share and "
                 "validation_share at 0"
             )
@@ -139,6 +140,8 @@ class ImageFolder:
 
 
 def _folder(name: str) -> Path:
+    if not name.strip():  # else it would be the working directory
+        raise InvalidSetting(f"dataset.path is empty, expected a folder with pictures in {HOW}")
     path = Path(name).expanduser()
     if not path.is_dir():
         raise Absent(f"dataset.path is {name}, expected a folder with pictures in {HOW}")

@@ -13,7 +13,7 @@ import torch
 from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
 from experiments.imagenet import N_CLASSES, category_names, indices_of
-from experiments.images import ImageFiles, folder_names, labelled_images
+from experiments.images import ImageFiles, folder_names, labelled_images, note_on_others
 from experiments.reading import by_id, numbers, read_table, refuse_rows, with_files
 from experiments.sources import Source
 
@@ -97,7 +97,8 @@ class ImageNet:
         wnids = [name.split("/")[1] for name in ids]
         table = pd.DataFrame({"file": files, "label": labels.numpy(), "wnid": wnids}, index=pd.Index(ids, name="id"))
         whole = len(table) == N_VALIDATION
-        return table, () if whole else (f"{len(table):,} of the {N_VALIDATION:,} validation images are here",)
+        notes = () if whole else (f"{len(table):,} of the {N_VALIDATION:,} validation images are here",)
+        return table, notes + note_on_others(folder, indices)
 
     def _nips2017(self, root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         path = self.source.path(root, "dev_dataset.csv")

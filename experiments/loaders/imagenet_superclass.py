@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,10 +16,11 @@ from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
 from experiments.division import divide
 from experiments.imagenet import INDICES, MIXED_10, category_names
-from experiments.images import ImageFiles, labelled_images
+from experiments.images import ImageFiles, labelled_images, note_on_others
 from experiments.loaders.imagenet import IMAGEFOLDER
 from experiments.sources import Source
 from methods.contract import InvalidInput
+from methods.errors import InvalidSetting
 
 Superclasses = Mapping[str, Mapping[str, int]]  # superclass -> WordNet id of a subclass -> number of its ImageNet class
 
@@ -83,12 +84,12 @@ class ImageNetSuperclass:
             root=root,
             files=[*used, f"{self.source.folder}/{TABLE}"] if self.layout == "tiny" else used,
             imagenet_classes=tuple(tuple(part.values()) for part in superclasses.values()),
-            notes=() if self.layout == "tiny" else _notes(len(used)),
+            notes=(() if self.layout == "tiny" else _notes(len(used))) + note_on_others(root, _folders(used)),
         )
 
     def _mixed_10(self, root: Path) -> pd.DataFrame:
         if self.validation_share:
-            raise InvalidInput(
+            raise InvalidSetting(
                 f"validation_share is {self.validation_share:g}, but mixed_10 has no training images to draw from: "
                 "leave it at 0, or take dataset.layout=tiny"
             )
@@ -137,6 +138,10 @@ def _listed(path: Path) -> dict[str, list[str]]:
             "...], ...}: get this file again"
         )
     return listed
+
+
+def _folders(files: Iterable[str]) -> set[str]:
+    return {file.rpartition("/")[0] for file in files}
 
 
 def _notes(n: int) -> tuple[str, ...]:

@@ -39,9 +39,9 @@ SHA256 = {
 class MovieLens:
     """100,000 ratings of films by users (Harper and Konstan 2015); the label is the rating, one of five classes.
 
-    An example is three whole numbers in a tensor: the user's row in u.user, the film's in u.item, both from 0, and
-    whose ratings a model may see to predict this one: 0 for the train split's, 1 for the test split's. Numbers of
-    ratings and average ratings, which are attributes, are those within the example's split.
+    An example is three whole numbers in an int64 tensor, names and no quantities: the user's row in u.user, the film's
+    in u.item, both from 0, and whose ratings a model may see to predict this one: 0 for the train split's, 1 for the
+    test split's. Numbers of ratings and average ratings, which are attributes, are those within the example's split.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _split(table: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame, leaks:
     labels = table["rating"].map(STARS).astype(np.int64)
     return Split(
         example_ids=tuple(table.index),
-        examples=torch.tensor(examples, dtype=torch.float32),
+        examples=torch.tensor(examples, dtype=torch.int64),
         labels=torch.tensor(labels.to_numpy(copy=True)),
         attributes=_attributes(table, of_user, of_item, labels + 1),
     )

@@ -100,5 +100,5 @@ def _split(table: pd.DataFrame) -> Split:
         example_ids=tuple(table.index),
         examples=table["sentence"].tolist(),
         labels=torch.tensor(table["label"].to_numpy(copy=True)),
-        attributes=pd.DataFrame({"n_words": table["sentence"].str.split().str.len()}),
+        attributes=pd.DataFrame({"n_words": [len(text.split()) for text in table["sentence"]]}, index=table.index),
     )

@@ -271,10 +271,11 @@ class Autoencoder(nn.Module):
         return joined(own, users, items, seen.means[-1])
 
     def _remembered(self, ratings: Ratings) -> Seen:
-        weights = list(self.parameters())
+        weights = [weight.detach() for weight in self.parameters()]
         state = [(weight.data_ptr(), weight._version) for weight in weights]
         if ratings not in self._kept or self._kept[ratings][0] != state:
-            # the weights are kept too: as long as they live, no others can have their addresses
+            # what the weights lie in is kept too: as long as it lives, nothing else can have its address, not even what
+            # `.data =` or `.to()` puts in its place without another version
             self._kept[ratings] = state, weights, self._seen(ratings)
         return self._kept[ratings][2]
 

@@ -42,6 +42,10 @@ class MLP:
             raise Unsupported(f"mlp takes tables; {dataset.name} has modality {dataset.modality}")
         if isinstance(examples, Stored):
             raise Unsupported(f"{dataset.name} has a model's outputs and no features: read them with model=precomputed")
+        if not examples.is_floating_point():  # rows of users, of films: 7 is no more than 3
+            raise Unsupported(
+                f"mlp takes quantities; the examples of {dataset.name} are whole numbers that name something"
+            )
         widths = (examples.shape[1], *self.hidden)
         layers = OrderedDict(
             hidden=nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU()))),

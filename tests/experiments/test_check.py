@@ -184,6 +184,67 @@ def test_damaged_data_is_no_missing_data(root, check, how):
     assert "get it again" in found["dataset lines"]["note"] or "move it away" in found["dataset lines"]["note"]
 
 
+PARTS = """
+from dataclasses import dataclass
+from check_loaders import Path, Source, dataset
+from experiments.division import divide
+
+
+@dataclass(frozen=True)
+class Parts:
+    folder: str = "parts"
+    n_train: int = 2
+
+    @property
+    def source(self):
+        return Source(self.folder, "Get one.csv and the folder two/, or three.csv.", "CC0")
+
+    def load(self, root, seed):
+        paths = [self.source.path(root, name) for name in ("one.csv", "two")]
+        rows = paths[0].read_text().split()
+        divide(len(rows), {"train": self.n_train}, "test", seed)
+        return dataset("parts", rows)
+"""
+
+
+@pytest.fixture
+def parts(root, workspace):
+    """A data set of two parts, and its folder."""
+    (workspace / "modules" / "check_parts.py").write_text(PARTS)
+    (workspace / "conf" / "dataset" / "parts.yaml").write_text("_target_: check_parts.Parts\nn_train: 2\n")
+    sys.modules.pop("check_parts", None)
+    return root / "parts"
+
+
+@pytest.mark.parametrize(
+    ("there", "state"), [("one.csv", "partial"), ("two", "partial"), ("four.csv", "absent"), (".fetch", "absent")]
+)
+def test_what_lacks_one_of_its_files_is_partial_and_others_files_are_none_of_it(parts, check, there, state):
+    place(parts / there, 4)
+    found, code = check("dataset=parts")
+    assert (found["dataset parts"]["state"], code) == (state, 1)
+    assert (
+        f"{parts}/{'two' if there == 'one.csv' else 'one.csv'} is missing. Get one.csv"
+        in found["dataset parts"]["note"]
+    )
+
+
+def test_a_wrong_setting_is_no_damage(parts, slicebench, check):
+    place(parts / "one.csv", 4)
+    (parts / "two").mkdir()
+    done = slicebench("check", "dataset=parts", "dataset.n_train=4")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].endswith("train 4 of 4 examples leave none for test: ask for fewer")
+
+
+def test_where_the_data_are_too_few_for_our_own_setting_the_others_are_still_checked(parts, check):
+    place(parts / "one.csv", 2)
+    (parts / "two").mkdir()
+    found, _ = check()
+    assert found["dataset parts"]["state"] == "damaged"
+    assert "dataset lines" in found
+
+
 def test_each_layout_has_a_line_and_any_of_them_will_do(root, check):
     place(root / "layouts" / "[paper].csv", 4)
     found, code = check("dataset=layouts")

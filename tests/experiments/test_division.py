@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.division import divide, divide_groups, draw
-from methods.contract import InvalidInput
+from methods.errors import InvalidInput, InvalidSetting
 
 
 @given(n=st.integers(10, 200), train=st.floats(0.1, 0.5), validation=st.integers(0, 4), seed=st.integers(0, 2**32 - 1))
@@ -29,6 +29,35 @@ def test_the_seed_decides():
 def test_nothing_left_is_refused(sizes):
     with pytest.raises(InvalidInput, match="leave none for test"):
         divide(10, sizes, "test", 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes", "strata", "said"),
+    [
+        (
+            12_611,
+            {"train": 12_000, "validation": 1611},
+            1,
+            "train 12,000 and validation 1,611 of 12,611 examples leave no",
+        ),
+        (12_611, {"train": 12_000, "validation": 1611}, 1, "none for test: ask for fewer"),
+        (8, {"train": 0.5, "validation": 0.5}, 1, "none for test: expected below 1 together"),
+        (8, {"train": 1.0}, 1, "train 1 of 8 examples leave none for test: expected below 1"),
+        (60, {"validation": 1e-6}, 1, "validation 1e-06 of 60 examples are fewer than one: ask for more, or for 0"),
+        (60, {"train": 0.5, "validation": 2}, 3, "validation 2 of 60 examples are fewer than the 3 classes or kinds"),
+        (60, {"train": 58}, 3, "train 58 of 60 examples leave fewer than the 3 classes or kinds"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_said_in_our_own_words(n, sizes, strata, said):
+    with pytest.raises(InvalidSetting, match=said):
+        divide(n, sizes, "test", 0, np.arange(n) % strata)
+
+
+def test_a_stratum_that_is_used_up_by_the_first_split_is_refused():
+    with pytest.raises(
+        InvalidInput, match="10 examples cannot be divided: the class or kind 1 has fewer than there are"
+    ):
+        divide(10, {"train": 0.5, "validation": 2}, "test", 0, (np.arange(10) >= 8).astype(int))
 
 
 def test_a_stratum_of_one_is_refused():

@@ -146,6 +146,24 @@ def test_a_name_that_leads_elsewhere_is_refused_in_a_zip_archive(tmp_path, refus
     refused(a_zip(tmp_path / "a.zip", ("good", b"good"), (name, b"evil")), says)
 
 
+@pytest.mark.parametrize("make", [a_zip, a_tar])
+@pytest.mark.parametrize("name", [".unpacking/x", "./.fetch/lock", ".fetch", ".FETCH/note.json"])
+def test_our_own_folders_are_not_written_to(tmp_path, refused, make, name):
+    refused(make(tmp_path / "a", *GOOD, (name, b"x")), "lies in a folder that slicebench uses itself")
+
+
+def test_a_folder_of_that_name_further_down_is_nobody_else_s_business(tmp_path):
+    assert unpack(a_zip(tmp_path / "a", ("images/.fetch/x", b"x")), tmp_path / "out", MEGABYTE) == {
+        "images/.fetch/x": 1
+    }
+
+
+@pytest.mark.parametrize("make", [a_zip, a_tar])
+@pytest.mark.parametrize("name", ["x" * 300, "/".join(["x" * 200] * 30)], ids=["name", "path"])
+def test_a_name_that_no_disk_takes_is_refused(tmp_path, refused, make, name):
+    refused(make(tmp_path / "a", *GOOD, (name, b"x")), "the name of a member is too long for this disk")
+
+
 def test_a_name_with_a_zero_byte_is_refused(tmp_path, refused):
     archive = a_zip(tmp_path / "a.zip", ("good", b"good"), ("evil#.txt", b"evil"))
     archive.write_bytes(archive.read_bytes().replace(b"evil#", b"evil\0"))

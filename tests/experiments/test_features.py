@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from experiments.features import features
@@ -18,6 +19,15 @@ def test_numbers_are_scaled_by_what_is_learned_from_and_by_nothing_else():
 
 def test_a_constant_column_becomes_zeros():
     assert of([0.1, 0.1, 0.1], [0, 1, 2]).abs().max() < 1e-12
+
+
+def test_a_column_that_is_constant_where_it_is_learned_from_says_nothing_elsewhere():
+    assert of([5.0, 5.0, 1e6], [0, 1]).flatten().tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("largest", [1e308, 1e200])
+def test_numbers_too_large_to_be_scaled_are_not_mistaken_for_zeros(largest):
+    assert not of([0.0, largest, -largest], [0, 1, 2]).isfinite().any()
 
 
 def test_a_category_that_was_never_learned_has_no_column():

@@ -17,6 +17,7 @@ import zipfile
 from collections import namedtuple
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -369,6 +370,14 @@ def test_what_was_sent_is_kept_as_it_was_sent(get, tmp_path):
     assert (tmp_path / "there" / "data").read_bytes() == packed
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_packed_bytes_are_not_taken_for_the_file(get, tmp_path, encoding):
+    with pytest.raises(InvalidInput, match=rf"comes packed \({encoding}\), though it was asked for as it is"):
+        get(File(gzip.compress(b"text"), headers={"Content-Encoding": encoding}), sha256=None)
+    assert below(tmp_path) == []
+    assert get(File(headers={"Content-Encoding": "identity"}), sha256=None) == SHA256
+
+
 def test_a_server_that_says_no_length_is_borne(get):
     assert get(File(says_length=False)) == SHA256
 
@@ -553,6 +562,11 @@ def test_a_disk_that_fills_up_is_said_with_what_to_do(lines, tmp_path):
         InvalidInput, match=r"No space left on device: free some space, or set SLICEBENCH_DATA .* goes on"
     ):
         fetch(source_of(lines), tmp_path)
+
+
+def test_a_data_root_that_cannot_be_made_is_said_with_what_to_do(lines):
+    with pytest.raises(InvalidInput, match=r"/proc/nope.*: set SLICEBENCH_DATA to a folder that you may write to"):
+        fetch(source_of(lines), Path("/proc/nope"))
 
 
 # the command line, on a data set of the test's own

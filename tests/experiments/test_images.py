@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.images import ImageFiles, image_names, in_mode
+from experiments.images import ImageFiles, image_names, in_mode, note_on_others
 from methods.contract import InvalidInput
 
 
@@ -34,6 +34,34 @@ def test_sixteen_bits_are_scaled_and_not_cut_off():
     assert np.asarray(in_mode(wide, "L")).tolist() == [[0, 128, 255]]
 
 
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [([0, 128, 255], [0, 128, 255]), ([0, 32768, 65535], [0, 128, 255]), ([0, 255, 256], [0, 0, 1])],
+)
+def test_a_picture_of_32_bits_is_not_black(tmp_path, values, seen):
+    images = saved(tmp_path, Image.fromarray(np.array([values], dtype=np.int32)), "a.tif")
+    assert np.asarray(images[0])[0, :, 0].tolist() == seen
+
+
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path):
+    images = saved(tmp_path, Image.fromarray(np.array([[0, 255]], dtype=np.uint16)))
+    assert np.asarray(images[0]).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], dtype=np.float32), "holds fractions"),
+        (np.array([[0, 65536]], dtype=np.int32), "holds whole numbers from 0 to 65536"),
+        (np.array([[-1, 5]], dtype=np.int32), "holds whole numbers from -1 to 5"),
+    ],
+)
+def test_numbers_without_a_scale_are_refused_by_name(tmp_path, values, said):
+    images = saved(tmp_path, Image.fromarray(values), "a.tif")
+    with pytest.raises(InvalidInput, match=rf"/a\.tif {said}, of which nothing says what is white: save it with 8 or"):
+        images[0]
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:900])
 
@@ -46,12 +74,12 @@ def text(path):
 def test_a_file_that_is_no_whole_image_is_named(tmp_path, spoil):
     images = saved(tmp_path, Image.effect_noise((40, 40), 50))
     spoil(tmp_path / "a.png")
-    with pytest.raises(InvalidInput, match=r"a\.png \(row 0\) cannot be read as an image .* get this file again"):
+    with pytest.raises(InvalidInput, match=r"/a\.png cannot be read as an image .* get this file again"):
         images[0]
 
 
 def test_a_file_that_vanished_is_named(tmp_path):
-    with pytest.raises(InvalidInput, match=r"a\.png \(row 0\) is gone"):
+    with pytest.raises(InvalidInput, match=r"/a\.png is gone"):
         ImageFiles(tmp_path, ["a.png"])[0]
 
 
@@ -64,3 +92,21 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "._a.png").touch()
     with pytest.raises(InvalidInput, match="holds no images"):
         image_names(tmp_path)
+
+
+def test_a_link_to_nothing_is_named_and_not_passed_over(tmp_path):
+    Image.new("L", (1, 1)).save(tmp_path / "a.png")
+    for name in ("c.png", "b.png"):
+        (tmp_path / name).symlink_to("annex/objects/SHA256")
+    with pytest.raises(
+        InvalidInput, match=r"b\.png is a link to a file that is not here \(and 1 others there\): fetch"
+    ):
+        image_names(tmp_path)
+
+
+def test_files_of_other_kinds_are_counted_and_hidden_ones_are_not(tmp_path):
+    for name in ("a.png", "b.HEIC", "c.heic", "d.avif", "readme", ".hidden"):
+        (tmp_path / "cat" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "cat" / name).touch()
+    (note,) = note_on_others(tmp_path, ["cat"])
+    assert note.startswith("4 files beside the pictures are of kinds that are not read (.avif 1, .heic 2, no ending 1)")

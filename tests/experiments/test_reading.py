@@ -31,6 +31,48 @@ def test_lines_that_are_skipped_count(written):
     assert read_table(written("about\n\na\n1\n"), ["a"], skiprows=2).index.tolist() == [4]
 
 
+@pytest.mark.parametrize("header", ["id,age\n", "\n\nid,age\n", "id,age\r\n"])
+@pytest.mark.parametrize("blank", ["", "  ", ",", " , "])
+def test_blank_lines_are_no_rows_and_count_as_lines(written, header, blank):
+    path = written(f"{header}1,2\n{blank}\n3,4\n\n{blank}\n5,x\n\n")
+    table = read_table(path, ["id", "age"])
+    assert table["id"].tolist() == ["1", "3", "5"]
+    first = header.count("\n") + 1
+    assert table.index.tolist() == [first, first + 2, first + 5]
+    with pytest.raises(InvalidInput, match=f"line {first + 5}: age is 'x'"):
+        numbers(table, "age", path, 0, 9)
+
+
+def test_blank_lines_below_skipped_ones_count_too(written):
+    assert read_table(written("@DATA\n\n1\n\n2\n"), ["a"], names=["a"], skiprows=1).index.tolist() == [3, 5]
+
+
+def test_where_texts_have_line_breaks_rows_are_not_called_lines(written):
+    path = written('id,text\n1,"two\nlines"\n2,one\n2,one\n')
+    table = read_table(path, ["id", "text"])
+    with pytest.raises(InvalidInput, match="record 3: id is '2'"):
+        check_values(table, "id", path, "1")
+    with pytest.raises(InvalidInput, match="stands in the records 3 and 4"):
+        by_id(table, "id", path)
+
+
+def test_spaces_around_names_of_columns_do_no_harm(written):
+    assert list(read_table(written("id, age ,sex\n1,2,M\n"), ["id", "age", "sex"]).columns) == ["id", "age", "sex"]
+    with pytest.raises(InvalidInput, match="has two columns called 'id'"):
+        read_table(written("id, id\n1,2\n"), ["id"])
+
+
+def test_a_comma_at_the_end_of_each_row_is_suspected(written):
+    with pytest.raises(InvalidInput, match=r"more fields than its 2 columns \(do rows end in ','"):
+        read_table(written("id,age\n1,2,\n3,4,\n"), ["id", "age"])
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_an_own_file_in_another_encoding_is_to_be_saved_anew(written, encoding):
+    with pytest.raises(InvalidInput, match=r"table\.csv .*: save it as UTF-8$"):
+        read_table(written("id\né\n".encode(encoding)), ["id"])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -38,6 +80,7 @@ def test_lines_that_are_skipped_count(written):
         ("id,age\n", "has no rows"),
         ("id,years\n1,2\n", "has no column 'age', expected id, age; it has id, years"),
         (b"id,age\n1,\xff\xfe\n", "cannot be read as a table"),
+        ("id,age\n\n,\n", "has no rows"),
         ('id,age\n1,2\n3,"4\n', "cannot be read as a table"),
         ("id,age\n1,2\n3,4,5,6\n", "line 3"),
         ("id,age\n1,2,3\n3,4,5\n", "rows with more fields than its 2 columns"),
@@ -81,6 +124,13 @@ def test_an_id_that_is_there_twice_is_named_with_its_lines(written):
     path = written("id\na\nb\na\n")
     with pytest.raises(InvalidInput, match="id 'a' stands in the lines 2 and 4"):
         by_id(read_table(path, ["id"]), "id", path)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", " "])
+def test_an_id_that_is_missing_is_named_with_its_row(tmp_path, missing):
+    table = pd.DataFrame({"id": ["b", missing, "a"]}, index=pd.RangeIndex(3, name="row"))
+    with pytest.raises(InvalidInput, match=r"own\.parquet row 1: id is .*, expected an id$"):
+        by_id(table, "id", tmp_path / "own.parquet")
 
 
 def test_rows_come_in_the_order_of_their_ids(written):

@@ -116,6 +116,40 @@ def test_versions_of_one_text_stay_in_one_half(tmp_path):
     assert not halves[0] & halves[1]
 
 
+@pytest.mark.parametrize("layout", ["noisy_train", "noisy"])
+def test_versions_of_one_text_are_not_in_train_and_validation(tmp_path, layout):
+    twins = [[*row[:2], row[2].upper(), row[3]] for row in NOISY]
+    publish(tmp_path, noisy=NOISY + twins)
+    dataset = AGNews(layout=layout, validation_share=0.4).load(tmp_path, seed=0)
+    train, validation = ({text.lower() for text in dataset.split(name).examples} for name in ("train", "validation"))
+    assert validation
+    assert not train & validation
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train_labels": "noisy"}, "dataset.train_labels is for layout=noisy_train or noisy only, layout is official"),
+        ({"audit_share": 0.1}, "dataset.audit_share is for layout=noisy only, layout is official: leave it out"),
+        ({"drop_descriptions": True}, "dataset.drop_descriptions is for layout=noisy_train only"),
+        (
+            {"layout": "noisy", "drop_descriptions": True},
+            "drop_descriptions is for layout=noisy_train only, layout is n",
+        ),
+        ({"validation_share": 0.2}, "dataset.validation_share is set, but there is no ag_news/train.csv: Get test.csv"),
+        ({"n_train": 5}, "dataset.n_train is set, but there is no ag_news/train.csv: Get test.csv, and train.csv to"),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused(tmp_path, settings, said):
+    publish(tmp_path, noisy=NOISY)
+    with pytest.raises(InvalidInput, match=said):
+        AGNews(**settings).load(tmp_path, seed=0)
+
+
+def test_it_is_said_what_is_missing_to_train_on(tmp_path):
+    assert AGNews().load(publish(tmp_path), seed=0).notes == ("no training split, for want of ag_news/train.csv",)
+
+
 def test_lost_signs_come_back_only_where_they_are_asked_for(tmp_path):
     odd = ["1", "Peace #39;s price", r"Some say  quot;\$5 quot; is\enough for AT amp;T &lt;b&gt;...&lt;/b&gt;"]
     publish(tmp_path, test=[odd, *ARTICLES])

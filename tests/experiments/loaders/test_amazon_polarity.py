@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import pandas as pd
 import pytest
@@ -227,6 +228,34 @@ def test_a_review_that_stands_there_twice_is_not_in_two_splits(tmp_path):
     dataset = blitzer(tmp_path, train_share=0.5)
     texts = [set(split.examples) for split in dataset.splits.values()]
     assert not texts[0] & texts[1]
+
+
+@pytest.mark.parametrize("how", [{"train_share": 0.5}, {"train_domains": ("books",)}])
+def test_a_review_that_stands_there_twice_is_not_in_train_and_validation(tmp_path, how):
+    twins = "".join(review(number, "1.0", text=f"the same {number // 2}") for number in range(80))
+    publish_blitzer(tmp_path, n=80, negative=twins)
+    dataset = blitzer(tmp_path, validation_share=0.4, **how)
+    train, validation = (set(dataset.split(name).examples) for name in ("train", "validation"))
+    assert validation
+    assert not train & validation
+
+
+def test_a_validation_split_of_no_training_reviews_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match=r"validation_share is 0.2 of no training reviews: set train_share or"):
+        blitzer(publish_blitzer(tmp_path), validation_share=0.2)
+    with pytest.raises(InvalidInput, match=r"validation_share is 0.2 of no training reviews: set n_train too"):
+        AmazonPolarity(validation_share=0.2).load(publish(tmp_path), seed=0)
+
+
+def test_the_words_of_all_reviews_are_not_held_at_once(tmp_path):
+    test = reviews(200, "test").assign(content=" ".join(["word"] * 5_000))
+    publish(tmp_path, test)
+    AmazonPolarity().load(tmp_path, seed=0)  # what is read once is cached
+    tracemalloc.start()
+    AmazonPolarity().load(tmp_path, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # the words alone would take 50 MB
 
 
 def test_some_domains_are_trained_on_and_the_others_audited(tmp_path):

@@ -87,6 +87,14 @@ def test_the_fingerprint_follows_what_becomes_of_the_samples(tmp_path):
     assert loaded(root).fingerprint == loaded(root).fingerprint != loaded(root, clip=0.1).fingerprint
 
 
+def test_the_order_of_ids_is_that_of_time_in_a_long_recording_too(tmp_path):
+    root = publish(tmp_path, lines_of() * 170)  # 102,000 samples
+    dataset = loaded(root, block=6_000, stride=1_000)
+    starts = [int(name) for name in dataset.split("validation").example_ids]
+    assert starts == sorted(starts)
+    assert {len(name) for split in dataset.splits.values() for name in split.example_ids} == {6}
+
+
 def test_the_number_of_samples_is_said(tmp_path):
     assert loaded(publish(tmp_path)).notes[0].startswith("600 samples at 128 Hz")
 

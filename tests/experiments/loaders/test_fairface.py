@@ -72,6 +72,11 @@ def test_what_is_no_label_is_refused_with_its_line(tmp_path, row, said):
         FairFace().load(publish(tmp_path, val=[row]), seed=0)
 
 
+def test_training_images_of_one_gender_are_refused(tmp_path):
+    with pytest.raises(InvalidInput, match=r"fairface_label_train.csv has no example of the class 'Female'"):
+        FairFace().load(publish(tmp_path, train=TRAIN[:1]), seed=0)
+
+
 def test_a_column_that_is_missing_is_named(tmp_path):
     publish(tmp_path)
     (tmp_path / "fairface/fairface_label_val.csv").write_text("file,age,gender\nval/1.jpg,3-9,Male\n")

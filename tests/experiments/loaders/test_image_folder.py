@@ -138,6 +138,29 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         load(tmp_path / "mine")
 
 
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_working_directory(workspace, path):
+    classes(workspace)
+    with pytest.raises(InvalidInput, match=r"dataset.path is empty, expected a folder with pictures in PATH/<class>/"):
+        ImageFolder(path=path).load(workspace / "data", seed=0)
+
+
+def test_pictures_that_cannot_be_read_are_counted(tmp_path):
+    path = classes(tmp_path / "mine")
+    for number in range(3):
+        (path / f"cat/{number}.heic").touch()
+    dataset = load(path)
+    assert sizes(dataset) == {"test": 8}
+    assert dataset.notes == ("3 files beside the pictures are of kinds that are not read (.heic 3): left out",)
+
+
+def test_a_picture_whose_content_was_never_fetched_is_named(tmp_path):
+    path = classes(tmp_path / "mine")
+    (path / "dog/9.jpg").symlink_to("../.git/annex/objects/SHA256E-s9.jpg")
+    with pytest.raises(InvalidInput, match=r"mine/dog/9.jpg is a link to a file that is not here: fetch the files"):
+        load(path)
+
+
 def test_a_path_is_relative_to_the_working_directory(workspace):
     classes(workspace / "mine")
     assert sizes(ImageFolder(path="mine").load(workspace / "data", seed=0)) == {"test": 8}
@@ -164,7 +187,7 @@ def test_a_file_that_is_no_whole_picture_is_named_when_it_is_read(tmp_path, spoi
     path = classes(tmp_path / "mine")
     file = path / "cat/1.png"
     file.write_bytes(spoil(file.read_bytes()))
-    with pytest.raises(InvalidInput, match=r"mine/cat/1.png \(row 1\) cannot be read as an image"):
+    with pytest.raises(InvalidInput, match=r"mine/cat/1.png cannot be read as an image"):
         load(path).split("test").examples[1]
 
 
@@ -217,7 +240,7 @@ def test_a_table_that_does_not_fit_the_pictures_is_refused(tmp_path, text, said)
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     path = classes(tmp_path / "mine")
     (tmp_path / "latin.csv").write_bytes(TABLE.replace("age", "né").encode("latin-1"))
-    with pytest.raises(InvalidInput, match=r"latin.csv cannot be read as a table"):
+    with pytest.raises(InvalidInput, match=r"latin.csv cannot be read as a table.*: save it as UTF-8"):
         load(path, attributes=str(tmp_path / "latin.csv"))
 
 

@@ -35,7 +35,7 @@ def test_ratings_are_tensors_of_user_item_and_support(tmp_path):
     test = dataset.split("test")
     assert (dataset.modality, dataset.class_names) == ("table", ("1", "2", "3", "4", "5"))
     assert test.example_ids == ("1-3", "3-2", "3-3")
-    assert test.examples.dtype == torch.float32
+    assert test.examples.dtype == torch.int64
     assert test.examples.tolist() == [[0, 2, 0], [2, 1, 0], [2, 2, 0]]
     assert test.labels.tolist() == [2, 0, 3]
     assert dataset.split("train").labels.tolist() == [4, 0, 1, 2, 3]

@@ -172,6 +172,12 @@ def changed(name, row, value):
         ({**ALL, "split": np.array(["test"] * 5 + ["exam"])}, "row 5: split is 'exam', expected one of train, val"),
         ({**ALL, "correct": np.arange(N)}, "row 2: correct is 2, expected true or false"),
         ({**ALL, "losses": np.array([1, np.nan, 1, 1, 1, 1])}, "row 1: losses is nan, expected a finite number"),
+        ({**ALL, "losses": [1, 1, -0.1, 1, 1, 1]}, "row 2: losses is -0.1, expected a loss of at least 0"),
+        ({**ALL, "losses": [1, 1, 1, 1e300, 1, 1]}, r"row 3: losses is 1e\+300, expected a finite number"),
+        ({**ALL, "labels": np.zeros(N, dtype=[("a", int)])}, "labels has the type .*, expected numbers or texts"),
+        ({**ALL, "age": np.ones(N) + 1j}, "age has the type complex128, expected numbers or texts"),
+        ({**ALL, "when": np.datetime64("2020-01-01") + LABELS}, "when has the type datetime64.*, expected numbers or"),
+        ({**ALL, "town": np.array([b"\xff"] * N)}, "town holds bytes that are no UTF-8: save texts"),
         ({**ALL, "label": LABELS}, "has both label and labels: remove one"),
         ({**ALL, "labels": np.array(["a", "b"] * 3)}, "3 columns of logits, but 2 names among the labels"),
         ({**ALL, "ids": IDS.astype(object)}, r"ids holds pickled Python objects.*with ids.astype\(str\)"),
@@ -200,12 +206,61 @@ def test_what_is_no_probability_is_refused_with_its_row(tmp_path, row, shown):
         ({"loss": 1.0, "embedding": "[1]"}, "embeddings in one column and in numbered ones"),
         ({"label": LABELS, "logits": ["[1, 2]"] * 5 + ["[1]"]}, r"line 7: logits is '\[1\]', expected a list of 2"),
         ({"label": [*LABELS[:5], ""], "loss": 1.0}, "line 7: labels is ''"),
+        ({"loss": 1.0, "embedding_01": 7.0}, "has both embedding_1 and embedding_01, which have one number"),
+        ({"label": LABELS, "logits": "[" * 100_000}, r"line 2: logits is '\[{60}', expected a list of 1 numbers"),
         ({"loss": 1.0, "embedding_1": ["1", "x", "1", "1", "1", "1"]}, "line 3: embedding_1 is 'x'"),
     ],
 )
 def test_a_bad_line_of_a_table_is_refused(tmp_path, columns, said):
     with pytest.raises(InvalidInput, match=rf"outputs\.csv.*{said}"):
         loaded(csv(tmp_path, frame(**columns)))
+
+
+def test_a_name_that_stands_twice_in_the_header_is_refused(tmp_path):
+    path = csv(tmp_path, frame(loss=1.0, label=0, other=9))
+    path.write_text(path.read_text().replace("other", "label"))
+    with pytest.raises(InvalidInput, match=r"outputs\.csv has the column 'label' twice, expected once"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("empty", [None, []])
+def test_a_row_without_a_list_is_the_one_that_is_named(tmp_path, empty):
+    pd.DataFrame({"embedding": [empty, *EMBEDDINGS[1:]], "loss": 1.0}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match=r"row 0: embeddings is '.*', expected a list of 2 numbers$"):
+        loaded(tmp_path / "a.parquet")
+
+
+def test_dates_are_no_labels(tmp_path):
+    frame(label=pd.date_range("2020", periods=N), loss=1.0).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match=r"row 0: labels is Timestamp.*, expected a class"):
+        loaded(tmp_path / "a.parquet")
+
+
+def test_labels_alone_cannot_ask_for_more_classes_than_rows(tmp_path):
+    given = {"embeddings": EMBEDDINGS, "losses": np.ones(N)}
+    path = npz(tmp_path, **given, labels=np.array([0, 1, 2, 0, 1_000_000, 1]))
+    with pytest.raises(InvalidInput, match="row 4: labels is 1000000, expected a number below that of the rows"):
+        loaded(path)
+    few = npz(tmp_path, **given, labels=np.array([0, 1, 2, 0, 7, 1]))
+    assert loaded(few, class_names=tuple("abcdefgh")).split("test").labels.max() == 7
+
+
+def test_an_attribute_may_be_called_anything(tmp_path):
+    dataset = loaded(npz(tmp_path, **ALL, position=np.arange(N), row=np.arange(N) + 10))
+    assert dataset.split("test").attributes["position"].tolist() == [5, 4, 3, 2, 1, 0]
+    assert dataset.split("test").labels.tolist() == LABELS[::-1].tolist()
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">i4", np.longdouble, np.float16])
+def test_attributes_can_be_written_whatever_numbers_they_were(tmp_path, dtype):
+    attributes = loaded(npz(tmp_path, **ALL, age=np.arange(N).astype(dtype))).split("test").attributes
+    attributes.to_parquet(tmp_path / "a.parquet")
+    assert pd.read_parquet(tmp_path / "a.parquet")["age"].tolist() == [5, 4, 3, 2, 1, 0]
+
+
+def test_a_loss_that_rounding_put_below_zero_is_one(tmp_path):
+    losses = np.array([-1e-7, 1, 1, 1, 1, 1])
+    assert loaded(npz(tmp_path, embeddings=EMBEDDINGS, losses=losses)).split("test").n_examples == N
 
 
 def test_names_that_do_not_fit_the_logits_are_refused(tmp_path):

@@ -171,6 +171,11 @@ def test_pairs_that_are_too_long_for_the_model_are_left_out(tmp_path, tokenizer)
         SQuAD(tokenizer=str(tokenizer), max_tokens=3).load(tmp_path, seed=0)
 
 
+def test_a_limit_that_nothing_counts_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match=r"max_tokens is 100, but nothing counts tokens: set dataset.tokenizer too"):
+        SQuAD(max_tokens=100).load(publish(tmp_path), seed=0)
+
+
 def test_a_run_depends_on_what_the_tokenizer_is_and_not_on_where_it_lies(tmp_path, tokenizer):
     copy = tmp_path / "elsewhere"
     shutil.copytree(tokenizer, copy)

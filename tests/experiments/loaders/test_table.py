@@ -1,4 +1,7 @@
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -74,6 +77,85 @@ def test_shares_divide_by_seed_whatever_the_order_of_rows(tmp_path):
     assert loaded(other, **shares).fingerprint == dataset.fingerprint != loaded(path, seed=1, **shares).fingerprint
 
 
+@pytest.mark.parametrize("shares", [{}, {"train_share": 0.5}])
+def test_sums_are_rounded_alike_whatever_the_order_of_rows(tmp_path, shares):
+    drawn = np.random.default_rng(0)
+    rows = pd.DataFrame({"id": [f"p{n:04d}" for n in range(1000)], "x": drawn.normal(1e3, 1, 1000), "y": [0, 1] * 500})
+    fingerprints = set()
+    for seed in range(4):
+        rows.sample(frac=1, random_state=seed).to_csv(tmp_path / "rows.csv", index=False)
+        fingerprints.add(Table(tmp_path / "rows.csv", "y", id="id", **shares).load(tmp_path, 0).fingerprint)
+    assert len(fingerprints) == 1
+
+
+def test_classes_come_in_one_order_whatever_the_order_of_rows(tmp_path):
+    rows = [f"{n},{('1', '01', 'x')[n % 3]}" for n in range(9)]
+    for given in (rows, rows[::-1]):
+        path = written(tmp_path, "\n".join(["age,sick", *given]))
+        assert Table(path, "sick").load(tmp_path, 0).class_names == ("01", "1", "x")
+
+
+@pytest.mark.parametrize("name", ["position", "split", "row"])
+def test_the_column_of_ids_may_be_called_anything(tmp_path, name):
+    dataset = loaded(written(tmp_path, CSV.replace("name,", f"{name},")), id=name)
+    assert dataset.split("train").example_ids == ("Ann", "Zoe")
+    assert dataset.split("train").examples.tolist() == [[1.0, 0.0, 1.0], [-1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(("kind", "column"), [("label", "when"), ("feature", "when"), ("feature", "lasted")])
+def test_dates_are_neither_classes_nor_quantities(tmp_path, kind, column):
+    frame = pd.DataFrame({"x": range(4), "y": [0, 1, 0, 1]})
+    when = pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-01", "2021-01-01"]))
+    frame[column] = when if column == "when" else when - when[0]
+    frame.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match=rf"a\.parquet: {column} holds dates or times, expected numbers or texts"):
+        Table(tmp_path / "a.parquet", column if kind == "label" else "y").load(tmp_path, 0)
+    kept = Table(tmp_path / "a.parquet", "y", attributes=(column,)).load(tmp_path, 0).split("test")
+    assert kept.attributes[column].isna().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("largest", "said"), [("1e308", r"age reaches 1e\+308, which is too large"), ("1e200", "age re")]
+)
+def test_a_number_that_is_too_large_to_be_scaled_is_refused_by_name(tmp_path, largest, said):
+    with pytest.raises(InvalidInput, match=rf"people\.csv: {said}"):
+        loaded(written(tmp_path, CSV.replace("50", largest)))
+
+
+def test_labels_too_large_to_be_told_apart_as_numbers_are_names(tmp_path):
+    classes = (str(2**53), str(2**53 + 1))
+    text = CSV.replace(",no,", f",{classes[0]},").replace(",yes,", f",{classes[1]},")
+    assert loaded(written(tmp_path, text)).class_names == classes
+
+
+def test_a_label_that_numbers_the_rows_is_refused(tmp_path):
+    path = written(tmp_path, "\n".join(["x,y", *(f"{n % 7},{n}" for n in range(50))]))
+    with pytest.raises(InvalidInput, match="y has 50 different values in 50 rows, expected at most half as many: name"):
+        Table(path, "y").load(tmp_path, 0)
+
+
+def test_columns_without_a_name_are_no_columns_of_one_name(tmp_path):
+    path = written(tmp_path, "x,y,,\n1,a,3,4\n2,b,5,6\n")
+    assert Table(path, "y", features=("x",)).load(tmp_path, 0).split("test").n_examples == 2
+
+
+def test_parquet_that_holds_bytes_or_a_name_twice_is_refused_in_one_line(tmp_path):
+    for name, values, said in (
+        ("z", pa.array([b"\xff", b"b"]), "z has the type binary, expected numbers or texts"),
+        ("x", pa.array([1, 2]), "has the column 'x' twice, expected once"),
+        (
+            "z",
+            pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"b"]).buffers()),
+            "cannot be read as parquet: .*UTF8",
+        ),
+    ):
+        pq.write_table(
+            pa.table([pa.array([1, 2]), pa.array(["a", "b"]), values], ["x", "y", name]), tmp_path / "a.parquet"
+        )
+        with pytest.raises(InvalidInput, match=rf"a\.parquet:? {said}[^\n]*$"):
+            Table(tmp_path / "a.parquet", "y").load(tmp_path, 0)
+
+
 def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
     text = CSV.replace(",no,", ",10,").replace(",yes,", ",9,")
     assert loaded(written(tmp_path, text)).class_names == ("9", "10")
@@ -89,6 +171,7 @@ def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
         ("Paris,yes,test", "Paris,yes,exam", "line 5: part is 'exam', expected one of train, validation, test"),
         ("Ida", "Ann", "name 'Ann' stands in the lines 3 and 5"),
         ("Rome,no,train", "Rome,no,train,more", "more fields than its 6 columns"),
+        ("town,", "sick,", "has the column 'sick' twice, expected once"),
         ("sick,", "ill,", "has no column 'sick'; it has name, age"),
     ],
 )
@@ -104,6 +187,11 @@ def test_what_is_wrong_is_refused_with_its_line(tmp_path, was, becomes, said):
         ({"id": None, "max_categories": 3}, "name has 4 different texts, expected at most dataset.max_categories=3"),
         ({"train_share": 0.5}, "dataset.split=part says the splits: leave out train_share"),
         ({"attributes": ("town", "age", "job")}, "no column left for features"),
+        ({"attributes": ("town", "town")}, "dataset.attributes names 'town' twice"),
+        ({"features": ("age", "age")}, "dataset.features names 'age' twice"),
+        ({"features": ("age", "sick")}, "dataset.features names 'sick', which is dataset.label"),
+        ({"features": ("age", "name")}, "dataset.features names 'name', which is dataset.id"),
+        ({"features": ("age", "part")}, "dataset.features names 'part', which is dataset.split"),
         ({"split": None, "train_share": 0.6, "validation_share": 0.5}, "of 4 examples leave none for test"),
     ],
 )

@@ -1,6 +1,7 @@
 """The factorised autoencoder sees a matrix of ratings as a set: order, names and batches do not matter."""
 
 import copy
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ SIZES = (6, 8)
 
 def split_of(prefix, entries, labels, support=0):
     ids = tuple(f"{prefix}-{row:03d}" for row in range(len(entries)))
-    examples = torch.tensor([[user, item, support] for user, item in entries], dtype=torch.float32)
+    examples = torch.tensor([[user, item, support] for user, item in entries])
     return Split(ids, examples, torch.tensor(labels), pd.DataFrame(index=pd.Index(ids, name="id")))
 
 
@@ -224,6 +225,17 @@ def test_what_is_kept_of_the_support_follows_the_weights():
     assert not expected.allclose(logits_of(model, test), atol=1e-3)
     assert logits_of(copy.deepcopy(model), test).equal(logits_of(model, test))
     assert model.module.double()(test.examples.double()).dtype == torch.float64
+
+
+def test_no_other_weights_can_lie_where_those_lay_that_are_remembered():
+    model = built()
+    weight = model.module.encoder[1].weight
+    values = weight.detach().numpy().copy()
+    weight.data, memory = torch.from_numpy(values), weakref.ref(values)
+    logits_of(model, ratings().split("test"))
+    weight.data = torch.empty(0)
+    del values
+    assert memory() is not None  # else another tensor could get its address, and be taken for it
 
 
 def test_the_support_is_encoded_once_for_all_batches(monkeypatch):

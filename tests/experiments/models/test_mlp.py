@@ -38,6 +38,13 @@ def test_stored_outputs_are_no_features():
         MLP().build(dataset_of(Stored(torch.randn(6, 4))))
 
 
+def test_numbers_that_name_something_are_no_quantities():
+    with pytest.raises(
+        Unsupported, match="mlp takes quantities; the examples of rows are whole numbers that name some"
+    ):
+        MLP().build(dataset_of(torch.arange(18).reshape(6, 3)))
+
+
 def accuracy(settings):
     dataset = load_dataset(settings)
     return infer(settings, dataset, train_or_load(settings, dataset))["test"].correct.float().mean()
