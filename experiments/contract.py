@@ -32,8 +32,8 @@ class Split:
     example_ids : tuple of str, length n
         At least one, strictly increasing.
     examples : sequence, length n
-        `PIL.Image`, `str`, `(str, str)` or tensor, after the data set's modality; may be lazy. Quantities are float32; whole
-        numbers are rows of something (users, films), which no network may take for quantities.
+        `PIL.Image`, `str`, `(str, str)` or tensor, after the data set's modality; may be lazy. Quantities are float32;
+        int64 are rows of something (users, films), which no network may take for quantities.
     labels : Tensor, shape (n,), int64, optional
     attributes : pandas.DataFrame, n rows
         Indexed by example id: subclass, age, genre ... What a data set knows beside the label.
