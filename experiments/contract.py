@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.layers import Layer, Pool
-from methods.contract import InvalidInput, ModelOutputs, check_example_ids, check_labels, check_tensor
+from methods.contract import InvalidInput, ModelOutputs, Unsupported, check_example_ids, check_labels, check_tensor
 
 if TYPE_CHECKING:
     from experiments.training import Training
 
 Modality = Literal["image", "text", "text_pair", "table", "series"]
+WORDS = {"image": "images", "text": "texts", "text_pair": "pairs of texts", "table": "tables", "series": "series"}
 SPLITS = ("train", "validation", "test")
 
 
@@ -128,6 +129,17 @@ class Dataset:
         if name not in self.splits:
             raise InvalidInput(f"{self.name} has no {name} split, expected one of {', '.join(self.splits)}")
         return self.splits[name]
+
+    def require(self, model: str, *modalities: Modality, classes: bool = True) -> None:
+        """Raise `Unsupported` unless the examples are what a model takes, and (unless it needs none) have classes."""
+        if self.modality not in modalities:
+            takes = " and ".join(WORDS[modality] for modality in modalities)
+            raise Unsupported(
+                f"{model} takes {takes}; {self.name} has modality {self.modality}: choose another model (slicebench "
+                "list models)"
+            )
+        if classes and not self.class_names:
+            raise Unsupported(f"{model} tells classes apart; {self.name} has none: choose another model")
 
 
 class Loader(Protocol):

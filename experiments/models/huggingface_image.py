@@ -50,6 +50,7 @@ class HuggingFaceImage:
         return {"name": identity_of_network(self.name)}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
+        dataset.require("image_classifier", "image")
         module: Any = load_pretrained("AutoModelForImageClassification", self.name)
         _check_head(self.name, module)
         names = [name for _, name in sorted(module.config.id2label.items())]

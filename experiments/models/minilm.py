@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.models.sequence_classifier import check_texts, classifier
+from experiments.models.sequence_classifier import classifier
 from experiments.pretrained import MINILM, identity_of_network, load_pretrained, train_last_layers
 from experiments.training import Training
 
@@ -47,7 +47,7 @@ class MiniLM:
         return {"name": identity_of_network(self.name)}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        check_texts(dataset, "minilm")
+        dataset.require("minilm", "text", "text_pair")
         n_classes = len(dataset.class_names)
         kind = "AutoModelForSequenceClassification"
         network = load_pretrained(kind, self.name, new_head=True, num_labels=n_classes)

@@ -38,8 +38,7 @@ class MLP:
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
         examples = next(iter(dataset.splits.values())).examples
-        if dataset.modality != "table":
-            raise Unsupported(f"mlp takes tables; {dataset.name} has modality {dataset.modality}")
+        dataset.require("mlp", "table")
         if isinstance(examples, Stored):
             raise Unsupported(f"{dataset.name} has a model's outputs and no features: read them with model=precomputed")
         if not examples.is_floating_point():  # rows of users, of films: 7 is no more than 3

@@ -21,7 +21,7 @@ from experiments.pretrained import (
 )
 from experiments.tokens import Tokens
 from experiments.training import Training
-from methods.contract import InvalidInput, Unsupported
+from methods.contract import InvalidInput
 
 OUTSIDE = -1e4  # the logit of a place where no answer can be: its probability is 0, and all stays finite
 
@@ -55,7 +55,7 @@ class QuestionAnswerer:
         return {"name": identity_of_network(self.name)}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        _check_pairs(dataset)
+        dataset.require("question answering", "text_pair", classes=False)
         network = load_pretrained("AutoModelForQuestionAnswering", self.name)
         return _answering(network, self.name, self.max_length)
 
@@ -91,15 +91,10 @@ class FineTunedQuestionAnswerer:
         return {"name": identity_of_network(self.name)}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        _check_pairs(dataset)
+        dataset.require("question answering", "text_pair", classes=False)
         network = load_pretrained("AutoModelForQuestionAnswering", self.name, new_head=True)
         train_last_layers(network, self.train_layers)
         return _answering(network, self.name, self.max_length)
-
-
-def _check_pairs(dataset: Dataset) -> None:
-    if dataset.modality != "text_pair":
-        raise Unsupported(f"question answering takes pairs of texts; {dataset.name} has modality {dataset.modality}")
 
 
 def _answering(network: nn.Module, name: str, max_length: int) -> ModelUnderAudit:

@@ -9,7 +9,6 @@ import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.pixels import Pixels
 from experiments.training import Training
-from methods.contract import Unsupported
 
 
 def _training() -> Training:
@@ -36,8 +35,7 @@ class ResNet:
     training: Training = field(default_factory=_training)
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        if dataset.modality != "image":
-            raise Unsupported(f"resnet takes images; {dataset.name} has modality {dataset.modality}")
+        dataset.require("resnet", "image")
         from torchvision.models import get_model
 
         module = get_model(f"resnet{self.depth}", weights=None, num_classes=len(dataset.class_names))

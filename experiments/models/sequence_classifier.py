@@ -54,17 +54,11 @@ class SequenceClassifier:
         return {"name": identity_of_network(self.name)}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        check_texts(dataset, "sequence_classifier")
+        dataset.require("sequence_classifier", "text", "text_pair")
         network: Any = load_pretrained("AutoModelForSequenceClassification", self.name)
         names = [network.config.id2label[index] for index in range(network.config.num_labels)]
         order = order_of_classes(names, dataset.class_names, self.label_order)
         return classifier(network, self.name, self.max_length, order)
-
-
-def check_texts(dataset: Dataset, model: str) -> None:
-    """Raise `Unsupported` unless the examples are texts or pairs of texts."""
-    if dataset.modality not in ("text", "text_pair"):
-        raise Unsupported(f"{model} takes texts; {dataset.name} has modality {dataset.modality}")
 
 
 def classifier(network: nn.Module, name: str, max_length: int, order: Sequence[int]) -> ModelUnderAudit:

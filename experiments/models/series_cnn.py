@@ -12,7 +12,6 @@ from torch import nn
 from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.training import Training
-from methods.contract import Unsupported
 
 
 def _training() -> Training:
@@ -42,8 +41,7 @@ class SeriesCNN:
     training: Training = field(default_factory=_training)
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        if dataset.modality != "series":
-            raise Unsupported(f"series_cnn takes series; {dataset.name} has modality {dataset.modality}")
+        dataset.require("series_cnn", "series")
         n_inputs = next(iter(dataset.splits.values())).examples[0].shape[0]
         blocks = [self._block(before, after) for before, after in pairwise((n_inputs, *self.channels))]
         layers = OrderedDict(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.training import Training
-from methods.contract import Unsupported
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class SmallCNN:
     training: Training = field(default_factory=Training)
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        if dataset.modality != "image":
-            raise Unsupported(f"small_cnn takes images; {dataset.name} has modality {dataset.modality}")
+        dataset.require("small_cnn", "image")
         n_inputs = preprocess(next(iter(dataset.splits.values())).examples[0]).shape[0]
         layers = OrderedDict(
             features=nn.Sequential(

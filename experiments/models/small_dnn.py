@@ -12,7 +12,7 @@ from torch import nn
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.pixels import Pixels
 from experiments.training import Training
-from methods.contract import InvalidInput, Unsupported
+from methods.contract import InvalidInput
 
 KERNEL = 5
 
@@ -58,8 +58,7 @@ class SmallDNN:
     training: Training = field(default_factory=_training)
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        if dataset.modality != "image":
-            raise Unsupported(f"small_dnn takes images; {dataset.name} has modality {dataset.modality}")
+        dataset.require("small_dnn", "image")
         side = self.image_size // 2**self.n_blocks  # of what the last block gives
         if side == 0:
             least = f"{2**self.n_blocks}, which {self.n_blocks} blocks halve to 1"

@@ -68,6 +68,7 @@ class Torchvision:
         return named | {"state_dict": identity_of_file(self._path(), "model.state_dict")}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
+        dataset.require(self.name, "image")  # before anything is downloaded
         pixels = self.pixels()
         path = self._path() if self.state_dict else self._downloaded()
         module = self._random(_n_outputs(dataset)) if path is None else self._loaded(path)

@@ -16,7 +16,7 @@ from experiments.checkpoints import HoldsObjects, downloaded, identity_of_file, 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.pixels import Pixels
 from experiments.training import Training
-from methods.contract import InvalidInput, Unsupported
+from methods.contract import InvalidInput
 
 SIZES = {"densenet121": 224, "resnet50": 512}  # pixels that the published weights were trained with
 HEADS = {"densenet121": "classifier", "resnet50": "fc"}
@@ -72,8 +72,7 @@ class XRay:
         return {} if self.state_dict is None else {"state_dict": identity_of_file(self._path(), "model.state_dict")}
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
-        if dataset.modality != "image":
-            raise Unsupported(f"xray takes images; {dataset.name} has modality {dataset.modality}")
+        dataset.require("xray", "image")
         library, head = _library(), HEADS[self.architecture]
         n_outputs = 1 if len(dataset.class_names) == 2 else len(dataset.class_names)
         module = _random(self.architecture, library, n_outputs)

@@ -28,4 +28,4 @@ def test_memory_that_was_freed_is_used_again():
     kept, n = page_faults("keep")
     if not kept:
         pytest.skip("this C library has no mallopt")
-    assert n < 0.2 * page_faults("return")[1]
+    assert n < 0.5 * page_faults("return")[1]

@@ -111,7 +111,7 @@ def test_loading_says_nothing(encoder, capfd):
 
 
 def test_what_is_no_text_is_refused(encoder):
-    with pytest.raises(Unsupported, match="minilm takes texts; toy has modality table"):
+    with pytest.raises(Unsupported, match="minilm takes texts and pairs of texts; toy has modality table"):
         MiniLM(encoder).build(dataset(modality="table"))
 
 

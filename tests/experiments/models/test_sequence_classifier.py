@@ -154,7 +154,7 @@ def test_another_number_of_classes_is_refused(bert):
 
 
 def test_images_are_refused(bert):
-    with pytest.raises(Unsupported, match="sequence_classifier takes texts; toy has modality table"):
+    with pytest.raises(Unsupported, match="sequence_classifier takes texts and pairs of texts; toy has modality table"):
         SequenceClassifier(str(bert)).build(dataset(modality="table"))
 
 
