@@ -27,9 +27,9 @@ from experiments.console import console, printer
 from experiments.contract import Dataset, Loader
 from experiments.errors import explanation
 from experiments.listing import items
+from experiments.reading.sources import Absent, Partial, Source
 from experiments.schema import construct, parameters_of
 from experiments.settings import Numbers
-from experiments.sources import Absent, Partial, Source
 from methods.errors import InvalidInput, InvalidSetting, unknown_name
 
 BESIDE = ("_target_", "defaults", *Numbers.__dataclass_fields__)  # keys of a yaml that are no settings of its loader

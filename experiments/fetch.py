@@ -25,9 +25,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from experiments.cache import lock_if_free
 from experiments.check import Finding, Recipe, data_root, look, parsed, read_recipe
 from experiments.console import console, progress_bars, say
-from experiments.extraction import OURS, BadArchive, in_bytes, unpack
 from experiments.files import sync_file, sync_folder, write_json
-from experiments.sources import Download, Source
+from experiments.reading.extraction import OURS, BadArchive, in_bytes, unpack
+from experiments.reading.sources import Download, Source
 from methods.errors import InvalidInput
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before trying again, as long as nothing more comes

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from experiments.cache import Entry
-from experiments.checkpoints import identity_of
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
 from experiments.inference import Predictions, evaluated_splits
 from experiments.layers import Layer
-from experiments.pretrained import located
+from experiments.networks.checkpoints import identity_of
+from experiments.networks.pretrained import located
 from experiments.settings import Settings
 from methods.contract import InvalidInput, Unsupported
 from methods.progress import progress

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide
-from experiments.features import features
-from experiments.reading import by_id, codes, numbers, read_table, refuse_empty_classes, refuse_rows
-from experiments.sources import Download, Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide
+from experiments.reading.features import features
+from experiments.reading.sources import Download, Source
+from experiments.reading.tables import by_id, codes, numbers, read_table, refuse_empty_classes, refuse_rows
 
 # of adult.names, in the file's order
 COLUMNS = (

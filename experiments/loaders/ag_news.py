@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide_groups, draw
-from experiments.reading import by_id, check_values, codes, read_table, refuse_empty_classes, refuse_rows
-from experiments.sources import Download, Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide_groups, draw
+from experiments.reading.sources import Download, Source
+from experiments.reading.tables import by_id, check_values, codes, read_table, refuse_empty_classes, refuse_rows
 from methods.errors import InvalidSetting
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Split
-from experiments.division import divide_groups, draw
 from experiments.loaders.sst2 import SST2
-from experiments.reading import LINE, by_id, check_values, codes, refuse_empty_classes
-from experiments.sources import Absent, Download, Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide_groups, draw
+from experiments.reading.sources import Absent, Download, Source
+from experiments.reading.tables import LINE, by_id, check_values, codes, refuse_empty_classes
 from methods.contract import InvalidInput
 from methods.errors import InvalidSetting, unknown_name
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide, draw
-from experiments.images import ImageFiles
-from experiments.reading import by_id, check_values, numbers, read_table, refuse_empty_classes, with_files
-from experiments.signals import Place, Signal, WithSignal, signal_of
-from experiments.sources import Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide, draw
+from experiments.reading.images import ImageFiles
+from experiments.reading.signals import Place, Signal, WithSignal, signal_of
+from experiments.reading.sources import Source
+from experiments.reading.tables import by_id, check_values, numbers, read_table, refuse_empty_classes, with_files
 from methods.contract import InvalidInput
 
 CLASSES = ("infancy", "pre-puberty", "early or mid-puberty", "late puberty", "post-puberty")

@@ -10,11 +10,11 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide_groups
-from experiments.images import ImageFiles, image_names, note_on_others
-from experiments.sources import Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide_groups
+from experiments.reading.images import ImageFiles, image_names, note_on_others
+from experiments.reading.sources import Source
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 # IM-0115-0001, NORMAL2-IM-0383-0001-0002, person1_bacteria_2; in the publisher's later version BACTERIA-40699-0001

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide_groups
-from experiments.images import ImageFiles
-from experiments.reading import (
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide_groups
+from experiments.reading.images import ImageFiles
+from experiments.reading.sources import Source
+from experiments.reading.tables import (
     by_id,
     check_values,
     numbers,
@@ -24,7 +25,6 @@ from experiments.reading import (
     refuse_rows,
     with_files,
 )
-from experiments.sources import Source
 from methods.errors import InvalidSetting
 
 COVID = "COVID-19"

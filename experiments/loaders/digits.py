@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from experiments.contract import Dataset, Split
-from experiments.division import divide
+from experiments.reading.division import divide
 
 SUPERCLASSES = ((0, 6), (1, 7), (2, 3), (4, 9), (5, 8))  # pairs of digits that look alike
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.reading import codes, numbers, read_table, refuse_empty_classes
-from experiments.sources import Download, Source
+from experiments.reading.assembly import assembled
+from experiments.reading.sources import Download, Source
+from experiments.reading.tables import codes, numbers, read_table, refuse_empty_classes
 from methods.contract import InvalidInput
 
 CHANNELS = ("AF3", "F7", "F3", "FC5", "T7", "P7", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4")

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pandas as pd
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide
-from experiments.images import ImageFiles
-from experiments.reading import by_id, check_values, codes, read_table, refuse_empty_classes, with_files
-from experiments.sources import Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide
+from experiments.reading.images import ImageFiles
+from experiments.reading.sources import Source
+from experiments.reading.tables import by_id, check_values, codes, read_table, refuse_empty_classes, with_files
 
 GENDERS = {"Female": 0, "Male": 1}
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")

@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide
-from experiments.images import ImageFiles, Mode, folder_names, labelled_images, note_on_others
-from experiments.reading import by_id, read_table, refuse_rows, with_files
-from experiments.sources import Absent
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide
+from experiments.reading.images import ImageFiles, Mode, folder_names, labelled_images, note_on_others
+from experiments.reading.sources import Absent
+from experiments.reading.tables import by_id, read_table, refuse_rows, with_files
 from methods.contract import InvalidInput
 from methods.errors import InvalidSetting
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.imagenet import N_CLASSES, category_names, indices_of
-from experiments.images import ImageFiles, folder_names, labelled_images, note_on_others
-from experiments.reading import by_id, numbers, read_table, refuse_rows, with_files
-from experiments.sources import Source
+from experiments.reading.assembly import assembled
+from experiments.reading.imagenet import N_CLASSES, category_names, indices_of
+from experiments.reading.images import ImageFiles, folder_names, labelled_images, note_on_others
+from experiments.reading.sources import Source
+from experiments.reading.tables import by_id, numbers, read_table, refuse_rows, with_files
 
 N_VALIDATION = 50_000
 IMAGEFOLDER = Source(

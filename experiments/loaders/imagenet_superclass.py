@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide
-from experiments.imagenet import INDICES, MIXED_10, category_names
-from experiments.images import ImageFiles, labelled_images, note_on_others
 from experiments.loaders.imagenet import IMAGEFOLDER
-from experiments.sources import Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide
+from experiments.reading.imagenet import INDICES, MIXED_10, category_names
+from experiments.reading.images import ImageFiles, labelled_images, note_on_others
+from experiments.reading.sources import Source
 from methods.contract import InvalidInput
 from methods.errors import InvalidSetting
 

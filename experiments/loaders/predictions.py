@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import SPLITS, Dataset, Split
-from experiments.outputs_file import GivenOutputs, read_outputs
-from experiments.stored import Stored
+from experiments.reading.assembly import assembled
+from experiments.reading.outputs_file import GivenOutputs, read_outputs
+from experiments.reading.stored import Stored
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Predictions:
     """A file of your own with a model's outputs (npz, parquet, csv); with model=precomputed.
 
     It holds embeddings; labels; and logits, probabilities or losses. What is named how stands at
-    `experiments.outputs_file.read_outputs`.
+    `experiments.reading.outputs_file.read_outputs`.
 
     Parameters
     ----------

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
-from experiments.checkpoints import identity_of
 from experiments.contract import Dataset, Split
-from experiments.division import divide_groups
-from experiments.pretrained import load_tokenizer, located
-from experiments.reading import LINE, by_id
-from experiments.sources import Download, Source
+from experiments.networks.checkpoints import identity_of
+from experiments.networks.pretrained import load_tokenizer, located
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide_groups
+from experiments.reading.sources import Download, Source
+from experiments.reading.tables import LINE, by_id
 from methods.contract import InvalidInput
 from methods.errors import InvalidSetting
 

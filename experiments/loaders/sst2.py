@@ -10,11 +10,11 @@ from typing import ClassVar
 import pandas as pd
 import torch
 
-from experiments.assembly import assembled
 from experiments.contract import Dataset, Split
-from experiments.division import divide, draw
-from experiments.reading import by_id, codes, read_table, refuse_empty_classes, refuse_rows
-from experiments.sources import Download, Source
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide, draw
+from experiments.reading.sources import Download, Source
+from experiments.reading.tables import by_id, codes, read_table, refuse_empty_classes, refuse_rows
 
 SENTIMENTS = {"0": 0, "1": 1}
 CLASSES = ("negative", "positive")

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.assembly import assembled
 from experiments.contract import SPLITS, Dataset, Split
-from experiments.division import divide
-from experiments.features import features
-from experiments.own_table import attributes_of, finite_numbers, holds_dates, read_own_table, refuse_twice
-from experiments.reading import by_id, check_values, refuse_rows
+from experiments.reading.assembly import assembled
+from experiments.reading.division import divide
+from experiments.reading.features import features
+from experiments.reading.own_table import attributes_of, finite_numbers, holds_dates, read_own_table, refuse_twice
+from experiments.reading.tables import by_id, check_values, refuse_rows
 from methods.contract import InvalidInput
 
 REMEDY = "fill it in, remove the row, or leave the column out of dataset.features"

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from experiments.classifiers import Interpolation, audited, changed, check_takes, head_of
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.pixels import Pixels
-from experiments.pretrained import identity_of_network, load_image_processor, load_pretrained
+from experiments.networks.classifiers import Interpolation, audited, changed, check_takes, head_of
+from experiments.networks.pixels import Pixels
+from experiments.networks.pretrained import identity_of_network, load_image_processor, load_pretrained
 from methods.contract import Unsupported
 
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from experiments.contract import Dataset, ModelUnderAudit
 from experiments.models.sequence_classifier import classifier
-from experiments.pretrained import MINILM, identity_of_network, load_pretrained, train_last_layers
+from experiments.networks.pretrained import MINILM, identity_of_network, load_pretrained, train_last_layers
 from experiments.training import Training
 
 

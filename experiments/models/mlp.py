@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.stored import Stored
+from experiments.reading.stored import Stored
 from experiments.training import Training
 from methods.contract import Unsupported
 

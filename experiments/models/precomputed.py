@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from experiments.batches import as_is
 from experiments.contract import Dataset, ModelUnderAudit, Split
-from experiments.stored import Stored
+from experiments.reading.stored import Stored
 from methods.contract import Unsupported
 
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from experiments.classifiers import head_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
-from experiments.pretrained import (
+from experiments.networks.classifiers import head_of
+from experiments.networks.pretrained import (
     MINILM,
     identity_of_network,
     load_pretrained,
     load_tokenizer,
     train_last_layers,
 )
-from experiments.tokens import Tokens
+from experiments.networks.tokens import Tokens
 from experiments.training import Training
 from methods.contract import InvalidInput
 

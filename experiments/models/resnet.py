@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.pixels import Pixels
+from experiments.networks.pixels import Pixels
 from experiments.training import Training
 
 

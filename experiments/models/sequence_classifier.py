@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from experiments.classifiers import head_of
 from experiments.console import say
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.pretrained import identity_of_network, load_pretrained, load_tokenizer
-from experiments.tokens import Tokens
+from experiments.networks.classifiers import head_of
+from experiments.networks.pretrained import identity_of_network, load_pretrained, load_tokenizer
+from experiments.networks.tokens import Tokens
 from methods.contract import InvalidInput, Unsupported
 
 GENERIC = re.compile(r"label_\d+", re.IGNORECASE)  # what transformers calls a class that nobody named

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.pixels import Pixels
+from experiments.networks.pixels import Pixels
 from experiments.training import Training
 from methods.contract import InvalidInput
 

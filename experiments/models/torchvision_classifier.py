@@ -13,12 +13,12 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
-from experiments.checkpoints import downloaded, identity_of_file, load_weights, read_weights
-from experiments.classifiers import Interpolation, audited, changed, check_takes, head_of
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.imagenet import N_CLASSES
-from experiments.pixels import Pixels
+from experiments.networks.checkpoints import downloaded, identity_of_file, load_weights, read_weights
+from experiments.networks.classifiers import Interpolation, audited, changed, check_takes, head_of
+from experiments.networks.pixels import Pixels
+from experiments.reading.imagenet import N_CLASSES
 from methods.contract import InvalidInput
 from methods.errors import unknown_name
 

@@ -11,10 +11,10 @@ from urllib.parse import urlparse
 
 from torch import Tensor, nn
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
-from experiments.checkpoints import HoldsObjects, downloaded, identity_of_file, load_weights, read_weights
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.pixels import Pixels
+from experiments.networks.checkpoints import HoldsObjects, downloaded, identity_of_file, load_weights, read_weights
+from experiments.networks.pixels import Pixels
 from experiments.training import Training
 from methods.contract import InvalidInput
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from experiments.contract import Dataset, Split
-from experiments.sources import Absent, Download, Partial, Source
+from experiments.reading.sources import Absent, Download, Partial, Source
 from methods.errors import InvalidInput
 
 
@@ -187,7 +187,7 @@ def test_damaged_data_is_no_missing_data(root, check, how):
 PARTS = """
 from dataclasses import dataclass
 from check_loaders import Path, Source, dataset
-from experiments.division import divide
+from experiments.reading.division import divide
 
 
 @dataclass(frozen=True)

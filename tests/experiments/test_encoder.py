@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-import experiments.torchvision_beside_torch  # noqa: F401
+import experiments.networks.torchvision_beside_torch  # noqa: F401
 from experiments.contract import Dataset, Split
 from experiments.embeddings.encoder import Encoder
 from methods.contract import InvalidInput, Unsupported

@@ -10,8 +10,8 @@ import yaml
 import conf
 from experiments.check import look, read_recipe
 from experiments.listing import items
+from experiments.reading.sources import Absent, Source
 from experiments.schema import parameters_of
-from experiments.sources import Absent, Source
 
 NAMES = [item["name"] for item in items("datasets")]
 FOLDER = Path(conf.__path__[0]) / "dataset"

@@ -24,9 +24,9 @@ import pytest
 import conf
 from experiments import fetch as fetching
 from experiments.cache import lock_if_free
-from experiments.extraction import unpack
 from experiments.fetch import download, fetch
-from experiments.sources import Download, Source
+from experiments.reading.extraction import unpack
+from experiments.reading.sources import Download, Source
 from methods.errors import InvalidInput
 
 CONTENT = os.urandom(500_000)
@@ -581,7 +581,7 @@ import pandas as pd
 import torch
 
 from experiments.contract import Dataset, Split
-from experiments.sources import Download, Source
+from experiments.reading.sources import Download, Source
 
 
 @dataclass(frozen=True)

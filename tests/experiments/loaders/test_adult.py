@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.loaders.adult import Adult
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 TRAIN = [

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from experiments.loaders.ag_news import AGNews
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 WORDS = ("north", "river", "stone", "glass", "paper", "cloud", "timber", "harbour", "lantern", "meadow", "copper")

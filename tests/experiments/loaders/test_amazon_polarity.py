@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments.loaders.amazon_polarity import AmazonPolarity
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 REVIEW = """<review>

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from experiments.loaders.bone_age import CLASSES, BoneAge
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 MONTHS = {False: (12, 60, 120, 168, 200), True: (12, 60, 130, 180, 210)}  # one age in each class

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments.loaders.chest_xray import ChestXray
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 TRAIN = {

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from experiments.loaders.covid_xray import CovidXray
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 # as in the publisher's file, which has more columns and ends its header with a comma

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from experiments.loaders.eeg import CHANNELS, EEG
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 N = 600

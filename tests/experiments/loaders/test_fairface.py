@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments.loaders.fairface import FairFace
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 HEADER = "file,age,gender,race,service_test\n"

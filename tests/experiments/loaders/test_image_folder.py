@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from experiments.loaders.image_folder import ImageFolder
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 

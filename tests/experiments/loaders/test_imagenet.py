@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.imagenet import INDICES, category_names
 from experiments.loaders.imagenet import ImageNet
-from experiments.sources import Absent, Partial
+from experiments.reading.imagenet import INDICES, category_names
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 GUENON, YAWL = "n02484975", "n04612504"

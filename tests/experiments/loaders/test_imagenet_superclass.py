@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from experiments.imagenet import INDICES, MIXED_10, TINY_IMAGENET
 from experiments.loaders.imagenet_superclass import ImageNetSuperclass
-from experiments.sources import Absent
+from experiments.reading.imagenet import INDICES, MIXED_10, TINY_IMAGENET
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 CHIHUAHUA, COCK, SOCK = "n02085620", "n01514668", "n04254777"

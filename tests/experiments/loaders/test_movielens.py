@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from experiments.loaders.movielens import MovieLens
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 GENRES = "unknown|0\nAction|1\nComedy|2\n\n"

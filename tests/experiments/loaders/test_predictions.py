@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from experiments.loaders.predictions import Predictions
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 N = 6

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from experiments.loaders.squad import SQuAD
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 CONTEXTS = {

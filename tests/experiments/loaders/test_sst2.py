@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.loaders.sst2 import SST2
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 HEADER = "sentence\tlabel\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.loaders.table import Table
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 CSV = """name,age,job,town,sick,part

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from experiments.loaders.wine import MEASUREMENTS, Wine
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 HEADER = ";".join(f'"{name}"' for name in (*MEASUREMENTS, "quality"))

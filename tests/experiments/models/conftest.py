@@ -17,7 +17,7 @@ def text_checkpoint(tmp_path_factory):
     """A folder with a network of this class ("BertModel", "DistilBertForSequenceClassification" ...)."""
     import torch
 
-    import experiments.torchvision_beside_torch  # noqa: F401 (before transformers)
+    import experiments.networks.torchvision_beside_torch  # noqa: F401 (before transformers)
 
     def saved(kind, **config):
         import transformers

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before transformers)
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before transformers)
 from experiments.inference import LOGITS, forward
 from experiments.loaders.imagenet import ImageNet
 from experiments.models.huggingface_image import HuggingFaceImage

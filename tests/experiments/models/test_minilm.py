@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import pretrained
 from experiments.contract import Dataset, Split
 from experiments.inference import LOGITS, forward
 from experiments.models.minilm import MiniLM
-from experiments.pretrained import MINILM, PACKAGES
+from experiments.networks import pretrained
+from experiments.networks.pretrained import MINILM, PACKAGES
 from experiments.settings import Compute
 from experiments.training import Training, train_or_load
 from methods.contract import InvalidInput, Unsupported

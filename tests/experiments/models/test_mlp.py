@@ -6,7 +6,7 @@ from experiments.contract import Dataset, Split
 from experiments.inference import infer
 from experiments.loading import load_dataset
 from experiments.models.mlp import MLP
-from experiments.stored import Stored
+from experiments.reading.stored import Stored
 from experiments.training import train_or_load
 from methods.contract import Unsupported
 

@@ -212,7 +212,7 @@ def test_influence_embeddings_of_questions_are_refused(slicebench, xquad, folder
 def test_the_real_questions(data):
     """Places of answers as characters are the answers, read back from the tokens."""
     from experiments.loaders.squad import SQuAD
-    from experiments.pretrained import MINILM
+    from experiments.networks.pretrained import MINILM
 
     loaded = SQuAD(layout="xquad", tokenizer=MINILM).load(data("squad"), seed=0)
     split, model = loaded.split("test"), FineTunedQuestionAnswerer().build(loaded)

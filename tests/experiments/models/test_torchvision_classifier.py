@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.clock import counting
 from experiments.inference import LOGITS, forward
 from experiments.loaders.imagenet import ImageNet

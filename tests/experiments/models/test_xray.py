@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.inference import LOGITS, forward
 from experiments.models.xray import XRay
 from experiments.settings import Compute

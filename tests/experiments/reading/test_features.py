@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.features import features
+from experiments.reading.features import features
 
 
 def of(numbers, learn_from, **categories):

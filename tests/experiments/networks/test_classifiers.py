@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.classifiers import class_logits, head_of
 from experiments.contract import Dataset, Split
+from experiments.networks.classifiers import class_logits, head_of
 from methods.contract import InvalidInput, Unsupported
 
 

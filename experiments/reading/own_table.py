@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.reading import read_table
-from experiments.sources import Absent
+from experiments.reading.sources import Absent
+from experiments.reading.tables import read_table
 from methods.contract import InvalidInput
 
 UNNAMED_INDEX = r"__index_level_\d+__"  # what pandas calls an index without a name in a parquet file

@@ -17,7 +17,7 @@ from torch import Tensor
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Modality, Split
 from experiments.files import write_json
-from experiments.stored import Stored
+from experiments.reading.stored import Stored
 
 VERSION = 2  # of the digest, and of how image files become pictures
 

@@ -17,8 +17,8 @@ from collections import namedtuple
 
 import pytest
 
-from experiments import extraction
-from experiments.extraction import BadArchive, unpack
+from experiments.reading import extraction
+from experiments.reading.extraction import BadArchive, unpack
 from methods.errors import InvalidInput
 from methods.progress import listening
 
@@ -251,7 +251,7 @@ def test_a_compressed_file_declares_nothing_and_is_counted_while_it_is_written(t
 def test_a_bomb_is_left_after_little_more_than_the_bound(tmp_path):
     """As a process that may write no larger file: it would fail by the limit, were all unpacked and then counted."""
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"x" * 50 * MEGABYTE))
-    code = "from pathlib import Path; from experiments.extraction import unpack\n"
+    code = "from pathlib import Path; from experiments.reading.extraction import unpack\n"
     code += "unpack(Path('bomb.gz'), Path('out'), 10**6)"
     limit = (3 * MEGABYTE, 3 * MEGABYTE)
     done = subprocess.run(

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from experiments.checkpoints import (
+from experiments.networks.checkpoints import (
     HoldsObjects,
     downloaded,
     identity_of,

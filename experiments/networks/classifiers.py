@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from experiments.contract import Dataset, ModelUnderAudit
-from experiments.imagenet import N_CLASSES
-from experiments.pixels import Pixels
+from experiments.networks.pixels import Pixels
+from experiments.reading.imagenet import N_CLASSES
 from methods.contract import InvalidInput, Unsupported
 from methods.influence_gradients import logits_of
 

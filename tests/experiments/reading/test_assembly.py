@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import assembly
-from experiments.assembly import assembled, digest_of_files
 from experiments.contract import Split
+from experiments.reading import assembly
+from experiments.reading.assembly import assembled, digest_of_files
 
 
 @pytest.fixture

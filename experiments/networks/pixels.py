@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from experiments.reading import by_id, check_values, codes, numbers, read_table, with_files
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
+from experiments.reading.tables import by_id, check_values, codes, numbers, read_table, with_files
 from methods.contract import InvalidInput
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.sources import Absent, Partial
+from experiments.reading.sources import Absent, Partial
 from methods.contract import InvalidInput
 
 MOST_MISSING = 0.05  # share of files that may be missing before the user has to agree to it

@@ -17,7 +17,7 @@ def installed_alone_fails():
 
 def test_after_the_remedy_torchvision_and_transformers_work():
     done = python(
-        "import experiments.torchvision_beside_torch\n"
+        "import experiments.networks.torchvision_beside_torch\n"
         "import torchvision.models, torchvision.transforms.v2\n"
         "from transformers import BertModel\n"
         "print(sum(p.numel() for p in torchvision.models.squeezenet1_1().parameters()))"
@@ -26,7 +26,9 @@ def test_after_the_remedy_torchvision_and_transformers_work():
 
 
 def test_the_remedy_acts_where_torchvision_alone_fails():
-    done = python("from experiments.torchvision_beside_torch import declare_missing_operators as d; print(d())")
+    done = python(
+        "from experiments.networks.torchvision_beside_torch import declare_missing_operators as d; print(d())"
+    )
     assert done.stdout.strip() == str(installed_alone_fails())
 
 
@@ -37,7 +39,7 @@ def test_nothing_is_done_where_the_builds_match(tmp_path):
     # any library that loads stands for compiled operators that fit
     shutil.copy(find_spec("_ctypes").origin, package / "_C.so")
     done = python(
-        "import torch, experiments.torchvision_beside_torch as remedy\n"
+        "import torch, experiments.networks.torchvision_beside_torch as remedy\n"
         "print(remedy.declare_missing_operators(), hasattr(torch.ops.torchvision, 'nms'))",
         tmp_path,
     )
@@ -48,6 +50,6 @@ def test_without_torchvision_nothing_is_done(tmp_path):
     code = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torchvision' else find(name, *a)\n"
-        "from experiments.torchvision_beside_torch import declare_missing_operators as d; print(d())"
+        "from experiments.networks.torchvision_beside_torch import declare_missing_operators as d; print(d())"
     )
     assert python(code).stdout.strip() == "False"

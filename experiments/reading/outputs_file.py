@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from experiments.contract import SPLITS
-from experiments.own_table import attributes_of, finite_numbers, read_own_table
-from experiments.reading import by_id, check_values, refuse_rows
-from experiments.sources import Absent
-from experiments.stored import Stored
+from experiments.reading.own_table import attributes_of, finite_numbers, read_own_table
+from experiments.reading.sources import Absent
+from experiments.reading.stored import Stored
+from experiments.reading.tables import by_id, check_values, refuse_rows
 from methods.contract import InvalidInput
 
 SINGULAR = {"embedding": "embeddings", "logit": "logits", "probability": "probabilities"}

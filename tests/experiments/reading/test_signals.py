@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.signals import PLACES, SIZES, Signal, WithSignal, signal_of
+from experiments.reading.signals import PLACES, SIZES, Signal, WithSignal, signal_of
 from methods.contract import InvalidInput
 
 EVERY = [(kind, place) for kind, places in PLACES.items() for place in places]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.division import divide, divide_groups, draw
+from experiments.reading.division import divide, divide_groups, draw
 from methods.errors import InvalidInput, InvalidSetting
 
 

@@ -1,0 +1,1 @@
+"""What models share: weights, their layouts, and what turns examples into tensors."""

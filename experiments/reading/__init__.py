@@ -1,0 +1,1 @@
+"""What loaders share: tables, images, splits, fingerprints, and where data sets come from."""
