@@ -89,6 +89,9 @@ class Dataset:
         The splits that exist; no example is in two of them.
     fingerprint : str
         Of the content: it changes when any example, label or attribute does.
+    train_fingerprint : str, optional
+        The same of the train split alone, so that what changes other splits trains no model again; the whole
+        fingerprint where it is left out.
     imagenet_classes : tuple of tuple of int, length c, optional
         For each class, the indices of the ImageNet classes that it is made of: how a model of ImageNet's 1,000 classes
         is read as one of these.
@@ -106,6 +109,7 @@ class Dataset:
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     fingerprint: str
+    train_fingerprint: str | None = None
     imagenet_classes: tuple[tuple[int, ...], ...] | None = None
     notes: tuple[str, ...] = ()
 

@@ -113,7 +113,7 @@ def build_model(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
 def model_entry(settings: Settings, dataset: Dataset) -> Entry:
     """Where the weights are cached."""
     depends = {
-        "data": dataset.fingerprint,
+        "data": dataset.train_fingerprint or dataset.fingerprint,
         "model": settings.model.defining(),
         "seed": settings.seeds.training,
         # the data's too: a loader that reads the same files in another way leaves their fingerprint as it is

@@ -17,9 +17,11 @@ from torch import Tensor
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Modality, Split
 from experiments.files import write_json
+from experiments.reading.images import ImageFiles
+from experiments.reading.signals import WithSignal
 from experiments.reading.stored import Stored
 
-VERSION = 2  # of the digest, and of how image files become pictures
+VERSION = 3  # of the digest, and of how image files become pictures
 
 
 def assembled(
@@ -32,7 +34,7 @@ def assembled(
     also: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Dataset:
-    """A data set and the fingerprint of its content.
+    """A data set and the fingerprints of its content, and of its train split alone.
 
     Parameters
     ----------
@@ -47,22 +49,23 @@ def assembled(
     **more
         Other fields of `Dataset`.
     """
-    content = hashlib.sha256(f"assembly {VERSION}".encode())
+    beside = [VERSION, list(class_names), more.get("imagenet_classes"), also]
+    common = hashlib.sha256(json.dumps(beside, sort_keys=True).encode())
+    digests = {split_name: _digest(split) for split_name, split in splits.items()}
+    content = common.copy()
     content.update(digest_of_files(root, files).encode())
     for split_name in sorted(splits):
-        content.update(split_name.encode() + _digest(splits[split_name]))
-    content.update(json.dumps([list(class_names), more.get("imagenet_classes")]).encode())
-    if also:
-        content.update(json.dumps(also, sort_keys=True).encode())
-    return Dataset(name, modality, tuple(class_names), splits, content.hexdigest(), **more)
+        content.update(split_name.encode() + digests[split_name])
+    trained = common.copy()
+    trained.update(digests.get("train", b""))
+    fingerprints = (content.hexdigest(), trained.hexdigest() if "train" in splits else None)
+    return Dataset(name, modality, tuple(class_names), splits, *fingerprints, **more)
 
 
 def _digest(split: Split) -> bytes:
-    """Of ids, labels, spans, attributes, and examples that are numbers; others come from the files as they are."""
+    """Of all that is in a split, images by their files."""
     content = hashlib.sha256("\n".join(split.example_ids).encode())
-    for numbers in _numbers(split.examples):
-        content.update(f"{numbers.dtype} {tuple(numbers.shape)}".encode())
-        content.update(numbers.contiguous().reshape(-1).view(torch.uint8).numpy())
+    content.update(_digest_of_examples(split.examples))
     for tensor in (split.labels, split.spans):
         content.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
     content.update("\n".join(str(column) for column in split.attributes.columns).encode())
@@ -71,11 +74,29 @@ def _digest(split: Split) -> bytes:
     return content.digest()
 
 
-def _numbers(examples: Sequence[Any]) -> list[Tensor]:
-    """What a loader made of its files by its settings, and the fingerprint must follow."""
-    if isinstance(examples, Stored):
-        return [values for values in vars(examples).values() if values is not None]
-    return [examples] if isinstance(examples, Tensor) else []
+def _digest_of_examples(examples: Sequence[Any]) -> bytes:
+    """Of what a loader made of its files; images are not decoded."""
+    content = hashlib.sha256()
+    if isinstance(examples, WithSignal):
+        content.update(np.asarray(examples.marked, dtype=bool).tobytes() + _digest_of_examples(examples.images))
+    elif isinstance(examples, ImageFiles):
+        content.update(f"{examples.mode} {digest_of_files(examples.root, examples.paths)}".encode())
+    elif isinstance(examples, Stored):
+        for values in vars(examples).values():
+            content.update(b"none" if values is None else _digest_of_examples(values))
+    elif isinstance(examples, Tensor):
+        content.update(f"{examples.dtype} {tuple(examples.shape)}".encode())
+        content.update(examples.contiguous().reshape(-1).view(torch.uint8).numpy())
+    else:
+        for example in examples:  # texts, and pairs of them
+            content.update(json.dumps(example, default=_in_words).encode())
+    return content.digest()
+
+
+def _in_words(example: Any) -> str:
+    """Of an array, or a picture in memory."""
+    values = np.asarray(example)
+    return f"{values.dtype} {values.shape} {hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
 
 
 def digest_of_files(root: Path, files: Iterable[str]) -> str:

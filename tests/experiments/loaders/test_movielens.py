@@ -208,3 +208,10 @@ def test_the_real_files(data):
     assert (fargo["genre"], fargo["item_ratings"], round(fargo["item_average"], 1)) == ("Crime", 113, 4.3)
     assert test.attributes.set_index("user")["user_ratings"]["13"].iloc[0] == 263
     assert (test.attributes["title"] == "Misérables, Les (1995)").any()
+
+
+def test_the_leak_trains_no_model_again(tmp_path):
+    publish(tmp_path)
+    honest, leaking = (MovieLens(leak_test_ratings=leak).load(tmp_path, seed=0) for leak in (False, True))
+    assert honest.fingerprint != leaking.fingerprint
+    assert honest.train_fingerprint == leaking.train_fingerprint

@@ -1,12 +1,16 @@
 import os
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from experiments.contract import Split
 from experiments.reading import assembly
 from experiments.reading.assembly import assembled, digest_of_files
+from experiments.reading.images import ImageFiles
+from experiments.reading.signals import WithSignal, signal_of
 
 
 @pytest.fixture
@@ -68,3 +72,50 @@ def test_a_memory_that_was_damaged_is_made_again(root, own_cache):
     (memo,) = (own_cache / "fingerprints").iterdir()
     os.truncate(memo, 3)
     assert digest_of_files(root, ["a.txt"]) == first
+
+
+def trained(root, train="xy", test="vw", **of_train):
+    splits = {
+        "train": replace(split(**of_train), examples=list(train)),
+        "test": replace(split(ids=("3", "4")), examples=list(test)),
+    }
+    return assembled("pairs", "text", ("no", "yes"), splits, root=root, files=["a.txt"])
+
+
+def test_what_changes_the_test_split_only_trains_no_model_again(root):
+    first, other = trained(root), trained(root, test="vu")
+    assert first.fingerprint != other.fingerprint
+    assert first.train_fingerprint == other.train_fingerprint
+
+
+def test_what_changes_the_train_split_trains_another_model(root):
+    others = [trained(root, train="xz"), trained(root, labels=(1, 0))]
+    assert len({dataset.train_fingerprint for dataset in [trained(root), *others]}) == 3
+
+
+def test_without_a_train_split_there_is_nothing_to_train_on(root):
+    dataset = assembled("pairs", "text", ("no", "yes"), {"test": split()}, root=root, files=["a.txt"])
+    assert dataset.train_fingerprint is None
+
+
+def pictures(folder, colour, mode="RGB", marked=None):
+    folder.mkdir(exist_ok=True)
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (4, 4), colour).save(folder / name)
+    images = ImageFiles(folder, ["1.png", "2.png"], mode)
+    return images if marked is None else WithSignal(images, marked, signal_of("tag", None, None, 1.0))
+
+
+def test_images_count_by_their_files_mode_and_signal(root):
+    several = [
+        pictures(root / "a", "red"),
+        pictures(root / "b", "blue"),
+        pictures(root / "a", "red", mode="L"),
+        pictures(root / "a", "red", marked=[True, False]),
+        pictures(root / "a", "red", marked=[True, True]),
+        [Image.new("RGB", (4, 4), "red")] * 2,
+        [Image.new("RGB", (4, 4), "blue")] * 2,
+    ]
+    splits = [{"train": replace(split(), examples=examples)} for examples in several]
+    found = {assembled("p", "image", ("no", "yes"), s, root=root, files=["a.txt"]).train_fingerprint for s in splits}
+    assert len(found) == len(several)
