@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evaluation.checks import Bools, check_count, check_name
+from evaluation.discovery import Discovery, discovery
 from evaluation.matching import PROTOCOLS, Candidates, Match
 from evaluation.overlap import Overlap, overlap
 from evaluation.ranking import hits_at_k
@@ -16,7 +17,7 @@ from evaluation.statistics import slice_statistics
 from methods.contract import InvalidInput, ModelOutputs, Slices
 
 Measured: TypeAlias = tuple[str, int | None, float]  # metric, k or None, value
-VERSION = 1  # raised when a score changes: runs of different versions are never mixed
+VERSION = 2  # raised when a score changes: runs of different versions are never mixed
 
 
 def score(
@@ -29,6 +30,8 @@ def score(
     seed: int,
     confidence: float,
     resamples: int,
+    discovery_precision: float = 0.8,
+    discovery_recall: float = 0.8,
 ) -> list[dict[str, Any]]:
     """Score discovered slices against the true ones by each protocol, and describe each slice by itself.
 
@@ -49,6 +52,8 @@ def score(
         Of the interval around the gap in accuracy.
     resamples : int
         At least 1.
+    discovery_precision, discovery_recall : float, in (0, 1)
+        As for `evaluation.discovery.discovery`.
 
     Returns
     -------
@@ -56,7 +61,9 @@ def score(
         With the keys protocol, true_slice, slice, metric, k, value. For each protocol and true slice: precision_at_k
         and recall_at_k (a row for each k), average_precision, auroc, precision, recall, f1. For each slice, with
         protocol and true_slice None: `slice_statistics`, with a row only for what there is; and once n_slices. `slice`
-        is the index of the discovered slice that was matched, and -1 - index where its complement was.
+        is the index of the discovered slice that was matched, and -1 - index where its complement was. By the protocol
+        `spotcheck`, which looks at all slices together: discovery_rate (0 or 1) for each true slice, and once
+        false_discovery_rate, which is left out where there are no slices.
 
     Raises
     ------
@@ -87,6 +94,9 @@ def score(
     for index, true_slice in enumerate(_columns(true_slices, outputs.n_examples)):
         for protocol, code, measured in _against(slices, outputs, true_slice, protocols, k, seed):
             rows += _rows(protocol, index, code, measured)
+    if true_slices is not None:
+        members, truth = slices.members.numpy(force=True), true_slices.numpy(force=True)
+        rows += _discovery_rows(discovery(members, truth, discovery_precision, discovery_recall))
     rows += _rows(None, None, None, [("n_slices", None, float(slices.n_slices))])
     for index, statistics in enumerate(described):
         rows += _rows(None, None, index, [(metric, None, value) for metric, value in statistics.items()])
@@ -119,6 +129,15 @@ def _measure(candidates: Candidates, match: Match, k: Sequence[int], seed: int) 
         ("auroc", None, candidates.auroc(match)),
         *[(metric, None, value) for metric, value in overlap(members, true_slice)._asdict().items()],
     ]
+
+
+def _discovery_rows(found: Discovery) -> list[dict[str, Any]]:
+    rows = []
+    for index, discovered in enumerate(found.discovered.tolist()):
+        rows += _rows("spotcheck", index, None, [("discovery_rate", None, float(discovered))])
+    if len(found.false):
+        rows += _rows("spotcheck", None, None, [("false_discovery_rate", None, float(found.false.mean()))])
+    return rows
 
 
 def _no_slice(true_slice: Bools, k: Sequence[int]) -> list[Measured]:

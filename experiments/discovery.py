@@ -92,6 +92,8 @@ def _scores(settings: Settings, problem: Problem, found: Slices | Refusal) -> li
         k=settings.evaluation.k,
         confidence=settings.evaluation.confidence,
         resamples=settings.evaluation.resamples,
+        discovery_precision=settings.evaluation.discovery_precision,
+        discovery_recall=settings.evaluation.discovery_recall,
         # not the method's seed: ties are broken alike for all methods
         seed=derive(0, "ties", problem.name),
     )

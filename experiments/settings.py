@@ -82,6 +82,8 @@ class Evaluation:
     )
     confidence: float = field(default=0.95, metadata={"above": 0, "below": 1})
     resamples: int = field(default=2000, metadata={"min": 1})
+    discovery_precision: float = field(default=0.8, metadata={"above": 0, "below": 1})
+    discovery_recall: float = field(default=0.8, metadata={"above": 0, "below": 1})
     opponents: int = field(default=0, metadata={"min": 0})
     opponents_from: SplitName = "train"
 

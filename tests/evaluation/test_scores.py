@@ -41,7 +41,7 @@ def value(rows, metric, **key):
 
 
 def test_every_protocol_and_true_slice_has_every_metric_once():
-    rows = [row for row in rows_of(slices(), true_slices(4, 9)) if row["protocol"]]
+    rows = [row for row in rows_of(slices(), true_slices(4, 9)) if row["protocol"] in PROTOCOLS]
     assert {tuple(row) for row in rows} == {("protocol", "true_slice", "slice", "metric", "k", "value")}
     counts = Counter((row["protocol"], row["true_slice"], row["metric"], row["k"]) for row in rows)
     at_k = {(metric, k) for metric in ("precision_at_k", "recall_at_k") for k in (5, 10)}
@@ -65,7 +65,7 @@ def test_a_slice_that_is_the_true_one_is_found_and_scores_1():
     truth, others = true_slices(10), slices(2)
     members = torch.cat([others.members, truth], dim=1)
     rows = rows_of(Slices(IDS, members.float(), members), truth, protocols=["best_average_precision"], k=[10])
-    assert [(row["slice"], row["value"]) for row in rows if row["protocol"]] == [(2, 1.0)] * 7
+    assert [(row["slice"], row["value"]) for row in rows if row["protocol"] in PROTOCOLS] == [(2, 1.0)] * 7
 
 
 def test_a_complement_is_written_as_minus_1_minus_its_slice():
@@ -73,29 +73,33 @@ def test_a_complement_is_written_as_minus_1_minus_its_slice():
     members = torch.cat([others.members, ~truth], dim=1)
     found = Slices(IDS, members.float(), members)
     rows = rows_of(found, truth, protocols=["best_average_precision"], k=[10])
-    assert [(row["slice"], row["value"]) for row in rows if row["protocol"]] == [(-2, 1.0)] * 7
+    assert [(row["slice"], row["value"]) for row in rows if row["protocol"] in PROTOCOLS] == [(-2, 1.0)] * 7
 
 
 def test_each_true_slice_gets_its_own_match():
     truth = true_slices(5, 20)
     found = Slices(IDS, truth.flip(1).float(), truth.flip(1))
     rows = rows_of(found, truth, protocols=["best_auroc"])
-    assert {(row["true_slice"], row["slice"]) for row in rows if row["protocol"]} == {(0, 1), (1, 0)}
+    assert {(row["true_slice"], row["slice"]) for row in rows if row["protocol"] in PROTOCOLS} == {(0, 1), (1, 0)}
 
 
 def test_no_slice_scores_0_and_chance_where_that_is_not_0():
     rows = rows_of(Slices.none(IDS), true_slices(10))
-    assert {row["protocol"] for row in rows} == {*PROTOCOLS, None}
+    assert {row["protocol"] for row in rows} == {*PROTOCOLS, "spotcheck", None}
     assert [row["value"] for row in rows if row["metric"] == "n_slices"] == [0.0]
     assert {row["slice"] for row in rows} == {None}
     chance = {"average_precision": 10 / N, "auroc": 0.5}
     assert all(row["value"] == chance.get(row["metric"], 0) for row in rows)
-    assert {row["metric"] for row in rows} == METRICS | {"n_slices"}
+    assert {row["metric"] for row in rows} == METRICS | {"n_slices", "discovery_rate"}
 
 
 def test_no_slice_has_the_same_rows_as_some_slice():
     def keys(rows):
-        return [(row["protocol"], row["true_slice"], row["metric"], row["k"]) for row in rows if row["protocol"]]
+        return [
+            (row["protocol"], row["true_slice"], row["metric"], row["k"])
+            for row in rows
+            if row["protocol"] in PROTOCOLS
+        ]
 
     assert keys(rows_of(Slices.none(IDS), true_slices(10, 5))) == keys(rows_of(slices(), true_slices(10, 5)))
 
@@ -122,6 +126,17 @@ def test_statistics_need_no_true_slices_and_belong_to_no_protocol():
 def test_an_empty_slice_has_no_statistics_but_its_size():
     found = Slices(IDS, torch.zeros(N, 1), torch.zeros(N, 1, dtype=torch.bool))
     assert [(row["metric"], row["value"]) for row in rows_of(found, None)] == [("n_slices", 1.0), ("size", 0.0)]
+
+
+def test_discovery_counts_for_each_true_slice_and_once_for_what_is_false():
+    truth = true_slices(5, 20)
+    members = torch.cat([truth, slices(1).members], dim=1)  # both, and a slice of other examples too
+    found = Slices(IDS, members.float(), members)
+    rows = [row for row in rows_of(found, truth) if row["protocol"] == "spotcheck"]
+    by_metric = [(row["metric"], row["true_slice"], row["value"]) for row in rows]
+    assert by_metric == [("discovery_rate", 0, 1), ("discovery_rate", 1, 1), ("false_discovery_rate", None, 1 / 3)]
+    strict = rows_of(Slices(IDS, members[:, 2:].float(), members[:, 2:]), truth, discovery_precision=0.99)
+    assert value(strict, "false_discovery_rate") == 1
 
 
 def test_values_are_plain_finite_numbers():

@@ -44,9 +44,11 @@ def test_everything_is_written(collected):
 
 def test_the_csv_has_every_protocol_metric_and_k(collected):
     rows = board().dropna(subset="protocol")
-    assert set(rows["protocol"]) == {"worst_slice", "best_average_precision", "best_auroc", "first"}
+    assert set(rows["protocol"]) == {"worst_slice", "best_average_precision", "best_auroc", "first", "spotcheck"}
     expected = {"precision_at_k", "recall_at_k", "average_precision", "auroc", "precision", "recall", "f1"}
-    assert set(rows["metric"]) == expected
+    rates = {"discovery_rate", "false_discovery_rate"}
+    assert set(rows.query("protocol != 'spotcheck'")["metric"]) == expected
+    assert set(rows.query("protocol == 'spotcheck'")["metric"]) == rates
     assert set(rows["k"].dropna()) == {10, 25}
 
 
