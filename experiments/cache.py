@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from experiments.console import say
-from experiments.files import sync_file, sync_folder, write_json
+from experiments.files import sha256_of, sync_file, sync_folder, write_json
 from experiments.keys import KEY_LENGTH, key_of
 from methods.errors import InvalidInput
 
@@ -147,7 +146,7 @@ class Entry:
         path = self.folder / name
         if path.stat().st_size != size:
             raise Damaged(f"{name} has {path.stat().st_size} bytes, expected {size}")
-        if _sha256(path) != sha256:
+        if sha256_of(path) != sha256:
             raise Damaged(f"{name} has another content")
         # mode "c": torch wants writable arrays, the file must stay as it is
         return np.load(path, mmap_mode="c", allow_pickle=False)
@@ -258,9 +257,4 @@ def _bytes(folder: Path) -> int:
 
 def _stamp(path: Path) -> dict[str, Any]:
     sync_file(path)
-    return {"size": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}

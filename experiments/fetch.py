@@ -25,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from experiments.cache import lock_if_free
 from experiments.check import Finding, Recipe, data_root, look, parsed, read_recipe
 from experiments.console import console, progress_bars, say
-from experiments.files import sync_file, sync_folder, write_json
+from experiments.files import sha256_of, sync_file, sync_folder, write_json
 from experiments.reading.extraction import OURS, BadArchive, in_bytes, unpack
 from experiments.reading.sources import Download, Source
 from methods.errors import InvalidInput
@@ -419,5 +419,5 @@ def _size(path: Path) -> int:
 
 
 def _sha256(path: Path) -> str:
-    with console.status(escape(f"checksum of {path.name}")), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with console.status(escape(f"checksum of {path.name}")):
+        return sha256_of(path)

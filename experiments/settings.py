@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from experiments.files import sha256_of
 from experiments.schema import construct, parameters_of
 from methods.contract import InvalidInput
 from methods.errors import unknown_name
@@ -325,12 +326,8 @@ def _class_name(target: str) -> str:
 
 def _contents(values: Mapping[str, Any]) -> dict[str, str]:
     """The sha256 of every file that a setting names."""
-    digests = {}
-    for name, value in values.items():
-        if isinstance(value, str) and Path(value).is_file():
-            with Path(value).open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    named = {name: Path(value) for name, value in values.items() if isinstance(value, str)}
+    return {name: sha256_of(path) for name, path in named.items() if path.is_file()}
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.cache_report import cache_root
 from experiments.contract import Dataset, Modality, Split
-from experiments.files import write_json
+from experiments.files import sha256_of, write_json
 from experiments.reading.images import ImageFiles
 from experiments.reading.signals import WithSignal
 from experiments.reading.stored import Stored
@@ -112,7 +112,7 @@ def digest_of_files(root: Path, files: Iterable[str]) -> str:
         status = (root / name).stat()
         stamp = f"{status.st_size} {status.st_mtime_ns}"
         before = known.get(name)
-        sha256 = before[1] if before and before[0] == stamp else _sha256(root / name)
+        sha256 = before[1] if before and before[0] == stamp else sha256_of(root / name)
         seen[name] = [stamp, sha256]
         content.update(f"{name} {status.st_size} {sha256}\n".encode())
     if any(known.get(name) != entry for name, entry in seen.items()):
@@ -130,8 +130,3 @@ def _remembered(memo: Path) -> dict[str, list[str]]:
 def _remember(memo: Path, content: Mapping[str, list[str]]) -> None:
     with suppress(OSError):  # it saves time, nothing else
         write_json(memo, content)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

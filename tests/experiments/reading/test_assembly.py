@@ -51,8 +51,8 @@ def test_neither_the_place_nor_the_order_of_files_matters(root, tmp_path_factory
 
 def test_a_file_is_hashed_again_only_after_it_was_changed(root, monkeypatch):
     hashed = []
-    read = assembly._sha256
-    monkeypatch.setattr(assembly, "_sha256", lambda path: hashed.append(path.name) or read(path))
+    read = assembly.sha256_of
+    monkeypatch.setattr(assembly, "sha256_of", lambda path: hashed.append(path.name) or read(path))
     first = digest_of_files(root, ["a.txt", "b.txt"])
     assert digest_of_files(root, ["a.txt", "b.txt"]) == first
     assert hashed == ["a.txt", "b.txt"]
