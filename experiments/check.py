@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,10 +25,10 @@ from rich.table import Table
 import conf
 from experiments.cache_report import cache_root
 from experiments.console import console, printer
-from experiments.contract import Dataset, Loader
+from experiments.contract import Dataset, Loader, ProblemSet
 from experiments.errors import explanation
 from experiments.listing import items
-from experiments.reading.sources import Absent, Partial, Source
+from experiments.reading.sources import Absent, Partial, Source, data_root
 from experiments.schema import construct, parameters_of
 from experiments.settings import Numbers
 from methods.errors import InvalidInput, InvalidSetting, unknown_name
@@ -45,7 +46,8 @@ class Finding(TypedDict):
     note : str
         What there is, what is missing and how to get it.
     rows : dict of str to int
-        Of a data set, the number of examples in each split; empty where it cannot be loaded.
+        Of a data set, the number of examples in each split, or of problems of each kind; empty where it cannot be
+        loaded.
     """
 
     what: str
@@ -102,11 +104,6 @@ class Recipe:
             key = f"dataset.{self.missing[0]}"
             raise InvalidInput(f"{key} is missing: set it on the command line, {key}=...")
         return construct(self.target, self.values, "dataset")
-
-
-def data_root() -> Path:
-    """Where data sets lie unless a run's `paths.data` says otherwise."""
-    return Path(os.environ.get("SLICEBENCH_DATA") or "data").expanduser().absolute()
 
 
 def read_recipe(name: str, given: Mapping[str, Any]) -> Recipe:
@@ -220,7 +217,7 @@ def _each_layout(recipe: Recipe, given: Mapping[str, Any]) -> list[Recipe]:
     return [recipe.with_settings(layout=layout) for layout in recipe.layouts]
 
 
-def _loaded(loader: Loader, root: Path, what: str) -> Dataset:
+def _loaded(loader: Loader, root: Path, what: str) -> Dataset | ProblemSet:
     with console.status(escape(f"reading {what}")):
         return loader.load(root, seed=0)
 
@@ -258,11 +255,13 @@ def _said(separator: str, *parts: str) -> str:
     return separator.join(part for part in parts if part)
 
 
-def _rows(dataset: Dataset) -> dict[str, int]:
+def _rows(dataset: Dataset | ProblemSet) -> dict[str, int]:
+    if isinstance(dataset, ProblemSet):
+        return dict(sorted(Counter(f"{problem.kind} problems" for problem in dataset.problems).items()))
     return {name: split.n_examples for name, split in dataset.splits.items()}
 
 
-def _in_words(dataset: Dataset) -> str:
+def _in_words(dataset: Dataset | ProblemSet) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in _rows(dataset).items())
 
 

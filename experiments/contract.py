@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from experiments.keys import key_of
 from experiments.layers import Layer, Pool
 from methods.contract import InvalidInput, ModelOutputs, Unsupported, check_example_ids, check_labels, check_tensor
 
 if TYPE_CHECKING:
+    from experiments.audit import Audit
     from experiments.training import Training
 
 Modality = Literal["image", "text", "text_pair", "table", "series"]
@@ -134,6 +136,11 @@ class Dataset:
             raise InvalidInput(f"{self.name} has no {name} split, expected one of {', '.join(self.splits)}")
         return self.splits[name]
 
+    def derived(self, how: Mapping[str, Any], **changes: Any) -> Dataset:
+        """A data set made from this one; `how`, as json values, goes into its fingerprints."""
+        before = {"fingerprint": self.fingerprint, "train_fingerprint": self.train_fingerprint or self.fingerprint}
+        return replace(self, **{name: key_of({"from": value, **how}) for name, value in before.items()}, **changes)
+
     def require(self, model: str, *modalities: Modality, classes: bool = True) -> None:
         """Raise `Unsupported` unless the examples are what a model takes, and (unless it needs none) have classes."""
         if self.modality not in modalities:
@@ -146,10 +153,55 @@ class Dataset:
             raise Unsupported(f"{model} tells classes apart; {self.name} has none: choose another model")
 
 
+@dataclass(frozen=True, eq=False)
+class StoredProblem:
+    """A problem whose model ran elsewhere: its outputs are stored with its true slices, and read when they are needed.
+
+    Parameters
+    ----------
+    name : str
+        Distinct among the problems of a set.
+    group : str
+        Problems that are not independent (of one slice of the same examples) share a group.
+    kind : {"rare", "correlation", "noisy_label"}
+    read : callable, () -> (Dataset, Tensor of shape (n_test, g), bool)
+        A data set whose examples are `Stored`, and the true slices of its test split.
+    """
+
+    name: str
+    group: str
+    kind: str
+    read: Callable[[], tuple[Dataset, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class ProblemSet:
+    """Stored problems, each with a model of its own: what a run over dcbench or over a suite loads.
+
+    Parameters
+    ----------
+    name : str
+    problems : tuple of StoredProblem
+        At least one.
+    splits : tuple of str
+        That every problem has.
+    fingerprint : str
+        Of the content of all problems.
+    notes : tuple of str
+        What a reader of the results must know: problems that were left out, and why.
+    """
+
+    name: str
+    problems: tuple[StoredProblem, ...]
+    splits: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
 class Loader(Protocol):
     """A data set's loader: a dataclass whose fields are the settings in `conf/dataset`."""
 
-    def load(self, root: Path, seed: int) -> Dataset:
+    def load(self, root: Path, seed: int) -> Dataset | ProblemSet:
         """Read names, labels and attributes below the data root; `seed` (seeds.split) makes splits where none exist."""
         ...
 
@@ -284,6 +336,8 @@ class Problem:
         May be the same object.
     true_slices : Tensor, shape (n_score, g), bool, optional
         Over the rows of `score`; each true slice has members.
+    audit : Audit, optional
+        The outputs that it was made from; many problems may share them.
 
     Raises
     ------
@@ -297,6 +351,7 @@ class Problem:
     fit: ModelOutputs
     score: ModelOutputs
     true_slices: Tensor | None = None
+    audit: Audit | None = None
 
     def __post_init__(self) -> None:
         if self.true_slices is None:

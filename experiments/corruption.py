@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, overload
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from experiments.audit import Audit
 from experiments.compute import device_of
 from experiments.contract import Problem
 from experiments.embedding import Embedded, outputs_of
@@ -55,6 +56,14 @@ class Problems(Sequence[Problem]):
         self.names = tuple(makers)
         self._makers = tuple(makers.values())
 
+    def made_from(self, audit: Audit) -> Problems:
+        """The same problems, which know from what they were made."""
+
+        def making(make: Callable[[], Problem]) -> Callable[[], Problem]:
+            return lambda: replace(make(), audit=audit)
+
+        return Problems({name: making(make) for name, make in zip(self.names, self._makers, strict=True)})
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -78,14 +87,12 @@ class Corruption(Protocol):
         ...
 
 
-def make_problems(
-    settings: Settings, predictions: Mapping[str, Predictions], embedded: Mapping[str, Embedded]
-) -> Problems:
-    """All problems of a run."""
+def make_problems(settings: Settings, audit: Audit) -> Problems:
+    """All problems that are made from the outputs of one model."""
     device = device_of(settings.compute)
-    halves = {name: _half(predictions[name], embedded[name], device) for name in evaluated_splits(settings)}
+    halves = {name: _half(audit.predictions[name], audit.embedded[name], device) for name in evaluated_splits(settings)}
     fit, score = halves[settings.evaluation.fit_split], halves[settings.evaluation.score_split]
-    return settings.corruption.instance.problems(fit, score, settings.seeds.corruption)
+    return settings.corruption.instance.problems(fit, score, settings.seeds.corruption).made_from(audit)
 
 
 def _half(predictions: Predictions, embedded: Embedded, device: torch.device) -> Half:

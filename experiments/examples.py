@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from experiments.contract import Dataset
-from experiments.embedding import Embedded, outputs_of
-from experiments.inference import Predictions
+from experiments.audit import Audit
+from experiments.contract import Dataset, Problem, ProblemSet
+from experiments.embedding import outputs_of
 from methods.contract import ModelOutputs
 
 
-def examples_table(
-    dataset: Dataset, predictions: Mapping[str, Predictions], embedded: Mapping[str, Embedded]
-) -> pd.DataFrame:
+def examples_table(audit: Audit) -> pd.DataFrame:
     """Columns id, split, label, prediction, loss, correct, path or text, attribute_<name>, map_x, map_y.
 
     Labels and predictions are class names, as the model and the data had them before any corruption; the map is the
     plane of the two leading principal components of each split's embeddings. Questions have neither label nor
     prediction.
     """
-    tables = [_split(dataset, name, outputs_of(predictions[name], embedded[name])) for name in embedded]
-    return pd.concat(tables, ignore_index=True)
+    outputs = {name: outputs_of(audit.predictions[name], embedded) for name, embedded in audit.embedded.items()}
+    return pd.concat([_split(audit.dataset, name, of_split) for name, of_split in outputs.items()], ignore_index=True)
+
+
+def examples_of_problems(data: Dataset | ProblemSet, problems: Sequence[Problem]) -> pd.DataFrame:
+    """The same for problems that have examples of their own, with their names in front; empty where they share them."""
+    if isinstance(data, Dataset):
+        return pd.DataFrame()
+    tables = [(problem.name, examples_table(problem.audit)) for problem in problems if problem.audit is not None]
+    for name, table in tables:
+        table.insert(0, "problem", name)
+    return pd.concat([table for _, table in tables], ignore_index=True)
 
 
 def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -62,6 +64,18 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     write_atomically(path, lambda file: frame.to_parquet(file, index=False))
+
+
+def write_joined(path: Path, tables: Sequence[Path]) -> None:
+    """Parquet tables below each other, one after the other in memory; columns that one of them lacks are empty."""
+    schema = pa.unify_schemas([pq.read_schema(table) for table in tables], promote_options="permissive")
+
+    def write(file: BinaryIO) -> None:
+        with pq.ParquetWriter(file, schema) as writer:
+            for table in tables:
+                writer.write_table(pq.read_table(table, schema=schema))
+
+    write_atomically(path, write)
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -17,6 +17,7 @@ from experiments.clock import add, stage
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.layers import Layer
+from experiments.reading.stored import Stored
 from experiments.settings import Compute, Settings
 from methods.contract import InvalidInput
 from methods.progress import progress
@@ -83,12 +84,21 @@ def forward_entries(settings: Settings, dataset: Dataset, model: ModelUnderAudit
 
 def _predict(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name: str) -> Predictions:
     split = dataset.split(name)
-    outputs = _forward(forward_entries(settings, dataset, model, name), model, split, settings.compute)
+    if isinstance(split.examples, Stored):
+        outputs = _stored(split.examples, needed_layers(settings, model))
+    else:
+        outputs = _forward(forward_entries(settings, dataset, model, name), model, split, settings.compute)
     logits = outputs.pop(LOGITS)
     targets = model.targets(split)
     losses = None if targets is None else model.loss(logits, targets)
     correct = None if targets is None else model.correct(logits, targets)
     return Predictions(split, logits, losses, correct, outputs)
+
+
+def _stored(stored: Stored, layers: Sequence[Layer]) -> dict[Layer, Tensor]:
+    """What ran elsewhere is there: nothing to compute, and nothing to keep."""
+    logits = torch.empty(len(stored), 0) if stored.logits is None else stored.logits
+    return {LOGITS: logits, **dict.fromkeys(layers, stored.embeddings)}
 
 
 def _forward(

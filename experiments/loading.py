@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from experiments.clock import stage
-from experiments.contract import Dataset
+from experiments.contract import Dataset, ProblemSet
+from experiments.corruption import NoCorruption
 from experiments.inference import needed_splits
+from experiments.models.precomputed import Precomputed
 from experiments.settings import Settings
+from experiments.stored import TRUTH
 from experiments.training import recipe_of
+from methods.errors import InvalidSetting, Unsupported
 
 
 @stage("load")
-def load_dataset(settings: Settings) -> Dataset:
+def load_dataset(settings: Settings) -> Dataset | ProblemSet:
     """Names, labels and attributes; examples are read when they are needed.
 
     Raises
@@ -19,7 +23,32 @@ def load_dataset(settings: Settings) -> Dataset:
         Whatever the loader finds wrong; or where the data have not all splits that the run needs.
     """
     dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
+    if isinstance(dataset, ProblemSet):
+        _check_stored(settings, dataset)
+        return dataset
     trained = ["train"] if recipe_of(settings) is not None else []
     for name in [*trained, *needed_splits(settings)]:
         dataset.split(name)  # said now, and not after hours of training
     return dataset
+
+
+def _check_stored(settings: Settings, stored: ProblemSet) -> None:
+    """Raise where a run asks for more than stored outputs can give."""
+    if not isinstance(settings.model.instance, Precomputed):
+        raise Unsupported(
+            f"{stored.name} has outputs of models that ran elsewhere, and no examples for {settings.model.name}: "
+            "take model=precomputed (weights in a model.pt are pickled, and not read)"
+        )
+    if not isinstance(settings.corruption.instance, NoCorruption):
+        raise Unsupported(f"the problems of {stored.name} have true slices already: take corruption=none")
+    if settings.evaluation.score_split != TRUTH:
+        raise InvalidSetting(
+            f"evaluation.score_split is {settings.evaluation.score_split}, but the true slices of {stored.name} are "
+            f"those of its {TRUTH} split: take evaluation.score_split={TRUTH}"
+        )
+    missing = next((name for name in needed_splits(settings) if name not in stored.splits), None)
+    if missing is not None:
+        raise InvalidSetting(
+            f"not all problems of {stored.name} have a {missing} split, expected one of {', '.join(stored.splits)}"
+            + (": take embedding.hessian_split=validation, and say so beside the results" if missing == "train" else "")
+        )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from experiments.clock import stage
@@ -53,16 +54,14 @@ def prepare_opponents(
 
 
 @stage("opponents")
-def find_opponents(
-    search: OpponentSearch | None, problems: list[Problem], found: Mapping[str, Slices | Refusal]
-) -> list[dict[str, Any]]:
+def find_opponents(problems: Sequence[Problem], found: Mapping[str, Slices | Refusal]) -> pd.DataFrame:
     """Rows with problem, slice, rank, sign, example_id and influence; slices without members have none."""
     rows: list[dict[str, Any]] = []
-    for problem in problems if search is not None else []:
+    for problem in problems:
         slices = found[problem.name]
-        if isinstance(slices, Slices):
-            rows += _of_problem(search, problem, slices)
-    return rows
+        if isinstance(slices, Slices) and problem.audit is not None and problem.audit.search is not None:
+            rows += _of_problem(problem.audit.search, problem, slices)
+    return pd.DataFrame(rows)
 
 
 def _of_problem(search: OpponentSearch, problem: Problem, slices: Slices) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from experiments.cache import Entry
 from experiments.console import printer
-from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.contract import Dataset, ModelUnderAudit, ProblemSet, Split
 from experiments.inference import LOGITS, forward, forward_entries, needed_layers, needed_splits
 from experiments.layers import Layer
 from experiments.loading import load_dataset
+from experiments.reading.stored import Stored
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
 from experiments.training import build_model, model_entry, recipe_of
@@ -33,7 +34,8 @@ def plan(config: DictConfig) -> None:
     settings = check_settings(config)
     dataset = load_dataset(settings)
     record = Record.planned(settings, dataset)
-    steps = [*_stages(settings, dataset), Step("discover and score", _state_of(record), 0)]
+    stages = [] if isinstance(dataset, ProblemSet) else _stages(settings, dataset)
+    steps = [*stages, Step("discover and score", _state_of(record), 0)]
     table = Table("stage", "state", "to write", box=SIMPLE_HEAD, pad_edge=False)
     for step in steps:
         table.add_row(step.stage, step.state, f"{step.size / 1e6:.1f} MB" if step.size else "")
@@ -49,6 +51,8 @@ def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
         weights = sum(values.nbytes for values in model.module.state_dict().values())
         steps.append(_step(f"train {settings.model.name}", model_entry(settings, dataset), weights))
     for split in needed_splits(settings):
+        if isinstance(dataset.split(split).examples, Stored):
+            continue  # read, not computed
         columns = _columns(settings, model, dataset.split(split))
         for output, at in forward_entries(settings, dataset, model, split).items():
             size = dataset.split(split).n_examples * columns[output] * 4

@@ -22,17 +22,18 @@ from experiments import inference, training
 from experiments.cache import waiting_lock
 from experiments.clock import counting
 from experiments.console import progress_bars, say
-from experiments.contract import Dataset, Problem
+from experiments.contract import Dataset, Problem, ProblemSet
 from experiments.corruption import Problems
 from experiments.discovery import Refusal
 from experiments.embedding import Embedded
-from experiments.files import write_json, write_npz, write_parquet, write_text
+from experiments.files import write_joined, write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
 from experiments.runs import COLUMNS, check_definition, read_run
 from experiments.settings import Settings
 from experiments.stamp import stamp
 from methods.contract import InvalidInput, Slices
 
+TABLES = ("examples", "opponents")
 WHOLE_NUMBERS = ("true_slice", "slice", "k", "seed")  # columns that may be absent in a row, hence nullable
 
 
@@ -61,7 +62,7 @@ class Record:
         self.content: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, settings: Settings, dataset: Dataset) -> Self:
+    def open(cls, settings: Settings, dataset: Dataset | ProblemSet) -> Self:
         """The folder of this run, made where it is new.
 
         Raises
@@ -76,7 +77,7 @@ class Record:
         return record
 
     @classmethod
-    def planned(cls, settings: Settings, dataset: Dataset) -> Self:
+    def planned(cls, settings: Settings, dataset: Dataset | ProblemSet) -> Self:
         """The same, but nothing is written where the folder is new."""
         record = cls(settings, definition_of(settings, dataset))
         if any((record.folder / name).exists() for name in ("config.yaml", "run.json")):
@@ -126,31 +127,35 @@ class Record:
             if not self._is_complete(index, block.names):
                 yield Part(index, list(block))
 
-    def note_dataset(self, dataset: Dataset) -> None:
+    def note_data(self, data: Dataset | ProblemSet) -> None:
         """Keep, and say, what a reader of the results must know of the data."""
-        self.content["dataset_notes"] = list(dataset.notes)
-        for note in dataset.notes:
-            say(f"{dataset.name}: {note}")
+        self.content["dataset_notes"] = list(data.notes)
+        if isinstance(data, ProblemSet):
+            self.content.setdefault("notes_of_problems", {})
+        for note in data.notes:
+            say(f"{data.name}: {note}")
 
     def note_embedding(self, embedded: Mapping[str, Embedded]) -> None:
         """Keep what the embedding has to say about how it was made."""
-        self.content["embedding"] = {name: dict(one.report) for name, one in embedded.items() if one.report}
+        self.content["embedding"] = _reports(embedded)
 
     def write(
         self,
         part: Part,
         found: Mapping[str, Slices | Refusal],
         scores: Sequence[dict[str, Any]],
-        opponents: Sequence[dict[str, Any]],
+        **tables: pd.DataFrame,
     ) -> None:
-        """Keep a block's slices, opponents and scores; the scores come last, and make it complete."""
+        """Keep a block's slices, scores and whatever other tables have rows; the scores make it complete."""
         others = {name: reason for name, reason in self.content["refused"].items() if name not in found}
         self.content["refused"] = others | {n: f.reason for n, f in found.items() if isinstance(f, Refusal)}
+        self._note_stored(part.problems)
         self._save()
         slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
         write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices))
-        if opponents:
-            write_parquet(self._part(part.index).with_suffix(".opponents"), pd.DataFrame(opponents))
+        for name, table in tables.items():
+            if len(table):
+                write_parquet(self._part(part.index).with_suffix(f".{name}"), table)
         write_parquet(self._part(part.index), self._tidy(scores))
 
     def write_examples(self, examples: pd.DataFrame) -> None:
@@ -171,12 +176,7 @@ class Record:
                 part.unlink()
             raise InvalidInput(next(iter(self.content["refused"].values())))
         write_parquet(self.folder / "scores.parquet", scores)
-        paths = [part.with_suffix(".opponents") for part in self._parts]
-        opponents = [pd.read_parquet(path) for path in paths if path.exists()]
-        files = [self.folder / "scores.parquet", self.folder / "examples.parquet"]
-        if opponents:
-            files.append(self.folder / "opponents.parquet")
-            write_parquet(files[-1], pd.concat(opponents, ignore_index=True))
+        files = [self.folder / "scores.parquet", *self._put_together()]
         files += [path for part in self._parts for path in (part, part.with_suffix(".npz"))]
         self.content["files"] = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
         self.content["status"] = "done"
@@ -189,6 +189,23 @@ class Record:
         scores = pd.read_parquet(self.folder / "scores.parquet").dropna(subset="protocol")
         means = scores.groupby(["protocol", "metric", "k"], dropna=False)["value"].mean()
         return {f"{p}/{m}" + ("" if pd.isna(k) else f"/{k}"): float(v) for (p, m, k), v in means.items()}
+
+    def _put_together(self) -> list[Path]:
+        """The other tables as they are now, of all parts; those of many problems do not fit into memory together."""
+        for name in TABLES:
+            paths = [part.with_suffix(f".{name}") for part in self._parts]
+            there = [path for path in paths if path.exists()]
+            if there:
+                write_joined(self.folder / f"{name}.parquet", there)
+        return [path for path in (self.folder / f"{name}.parquet" for name in TABLES) if path.exists()]
+
+    def _note_stored(self, problems: Sequence[Problem]) -> None:
+        """Of problems with a data set of their own, what there is to know of it."""
+        noted = self.content.get("notes_of_problems")
+        audits = {problem.name: problem.audit for problem in problems if problem.audit is not None}
+        for name, audit in audits.items() if noted is not None else ():
+            report = {"notes": list(audit.dataset.notes), "embedding": _reports(audit.embedded)}
+            noted |= {name: report} if any(report.values()) else {}
 
     def _before(self) -> dict[str, Any]:
         """What the folder says of earlier work on this run."""
@@ -206,6 +223,7 @@ class Record:
             "seeds": asdict(self.settings.seeds),
             "seconds": before.get("seconds", {}),
             "refused": before.get("refused", {}),
+            **{name: before[name] for name in ("notes_of_problems",) if name in before},
             # a resumed run keeps its blocks, whatever the settings say now
             "problems_per_part": before.get("problems_per_part", self.settings.compute.problems_per_part),
         }
@@ -237,7 +255,11 @@ class Record:
         return frame.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64") | {"value": "float64", "protocol": "str"})
 
 
-def definition_of(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+def _reports(embedded: Mapping[str, Embedded]) -> dict[str, Any]:
+    return {name: dict(one.report) for name, one in embedded.items() if one.report}
+
+
+def definition_of(settings: Settings, dataset: Dataset | ProblemSet) -> dict[str, Any]:
     """Everything that the result of a run depends on, as json values: settings, data, versions of the code."""
     components = ("dataset", "model", "embedding", "method", "corruption")
     versions = {group: getattr(settings, group).version for group in components}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from experiments.audit import Audit
 from experiments.compute import threads
-from experiments.contract import Dataset
+from experiments.contract import Dataset, ProblemSet
 from experiments.corruption import make_problems
 from experiments.discovery import discover, score
 from experiments.embedding import embed
-from experiments.examples import examples_table
+from experiments.examples import examples_of_problems, examples_table
 from experiments.inference import infer
 from experiments.loading import load_dataset
 from experiments.opponents import find_opponents, prepare_opponents
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
+from experiments.stored import stored_problems
 from experiments.tracking import start_tracking
 from experiments.training import train_or_load
 
@@ -22,25 +24,35 @@ from experiments.training import train_or_load
 def run(config: DictConfig) -> None:
     """Everything that a run does, in order; each stage is cached, and a finished run is skipped."""
     settings = check_settings(config)  # names, types, ranges: before anything is computed
-    dataset = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
-    with Record.open(settings, dataset) as record:  # the run folder, named by content; ours alone from here on
+    data = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
+    with Record.open(settings, data) as record:  # the run folder, named by content; ours alone from here on
         if not record.finished:
-            _discover(settings, dataset, record)
+            _discover(settings, data, record)
 
 
-def _discover(settings: Settings, dataset: Dataset, record: Record) -> None:
+def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) -> None:
     with start_tracking(settings, record) as tracking, threads(settings.compute):
-        record.note_dataset(dataset)
-        model = train_or_load(settings, dataset)
-        predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
-        embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
-        record.note_embedding(embedded)
-        search = prepare_opponents(settings, dataset, model, predictions)  # None unless opponents are asked for
-        problems = make_problems(settings, predictions, embedded)
+        record.note_data(data)
+        if isinstance(data, ProblemSet):
+            problems = stored_problems(settings, data, audit)  # each with a model of its own, which ran elsewhere
+        else:
+            audited = audit(settings, data)
+            record.note_embedding(audited.embedded)
+            record.write_examples(examples_table(audited))
+            problems = make_problems(settings, audited)  # all from the outputs of one model
         for part in record.unfinished_parts(problems):
             found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
-            opponents = find_opponents(search, part.problems, found)
-            record.write(part, found, score(settings, part.problems, found), opponents)
-        record.write_examples(examples_table(dataset, predictions, embedded))
+            scores = score(settings, part.problems, found)
+            opponents = find_opponents(part.problems, found)  # none unless they are asked for
+            record.write(part, found, scores, opponents=opponents, examples=examples_of_problems(data, part.problems))
         record.finish()
         tracking.log(record.summary())
+
+
+def audit(settings: Settings, dataset: Dataset) -> Audit:
+    """One model under audit, and what it gives on the splits that the run needs."""
+    model = train_or_load(settings, dataset)
+    predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
+    embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
+    search = prepare_opponents(settings, dataset, model, predictions)
+    return Audit(dataset, predictions, embedded, search)

@@ -83,20 +83,31 @@ def words(annotation: Any) -> str:
         return " or ".join(words(None if argument is type(None) else argument) for argument in arguments)
     if origin in (list, tuple):
         return f"a list (each {words(arguments[0])})"
+    if is_dataclass(annotation):
+        return f"settings of {getattr(annotation, '__name__', annotation)}"
     return WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _typed(annotation: Any, value: Any, path: str) -> Any:
-    if is_dataclass(annotation) and isinstance(annotation, type):
-        if not isinstance(value, Mapping):
-            raise InvalidInput(f"{path} is {value!r}, expected settings of {annotation.__name__}")
-        return construct(annotation, value, path)
+    settings = _settings_in(annotation)
+    if settings is not None and value is not None:
+        if typing.get_origin(annotation) is tuple and isinstance(value, list | tuple):
+            return tuple(_typed(settings, one, f"{path}.{at}") for at, one in enumerate(value))
+        if not isinstance(value, Mapping) or typing.get_origin(annotation) is tuple:
+            raise InvalidInput(f"{path} is {value!r}, expected {words(annotation)}")
+        return construct(settings, value, path)
     if isinstance(value, bool) and not {bool, Any} & {annotation, *typing.get_args(annotation)}:
         raise InvalidInput(f"{path} is {str(value).lower()}, expected {words(annotation)}")  # else it would count as 1
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError:
         raise InvalidInput(f"{path} is {value!r}, expected {words(annotation)}") from None
+
+
+def _settings_in(annotation: Any) -> type | None:
+    """The class of settings that an annotation asks for: itself, one of several, or one of a list of them."""
+    found = (annotation, *typing.get_args(annotation))
+    return next((one for one in found if is_dataclass(one) and isinstance(one, type)), None)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:

@@ -102,8 +102,10 @@ def _measure_name(measure: Measure) -> str:
 
 
 def _title(setting: Sequence[str]) -> str:
-    dataset, model, embedding, corruption, _ = setting
-    return f"{dataset}, {model}, {embedding}, {corruption}, protocol {PRINTED[0][0]}"
+    dataset, model, embedding, corruption, kind = setting
+    # stored problems come without a corruption of the run's own, and in several kinds
+    what = kind if corruption == "none" and kind != "none" else corruption
+    return f"{dataset}, {model}, {embedding}, {what}, protocol {PRINTED[0][0]}"
 
 
 def _rows(block: pd.DataFrame) -> list[list[str]]:

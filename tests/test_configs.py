@@ -12,13 +12,16 @@ from experiments.schema import parameters_of
 from experiments.settings import BESIDE_THE_TARGET, COMPONENTS, Compute, Evaluation, Paths, Seeds
 
 ROOT = Path(conf.__path__[0])
-CONFIGS = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
+FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
+CONFIGS = [name for name in FILES if not name.startswith("suite/")]  # those are no settings of a run
 IN_GROUPS = [name for name in CONFIGS if "/" in name]
 PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
+VARIANTS = ("tracking/offline", "evaluation/stored")  # of another file of their group
 # what a config leaves for the user to say
 REQUIRED = {
     "dataset/image_folder": ["dataset.path=any"],
     "dataset/predictions": ["dataset.path=any.npz"],
+    "dataset/suite": ["dataset.name=any"],
     "dataset/table": ["dataset.path=any.csv", "dataset.label=any"],
     "method/custom": ["method._target_=methods.gmm.GMM"],
     "model/image_classifier": ["model.name=any"],
@@ -44,7 +47,7 @@ def test_a_yaml_has_the_fields_of_its_target_and_no_others(name):
     group = name.split("/")[0]
     values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
     keys = set(values) - {"_target_", "defaults"}
-    if name.endswith("/custom"):
+    if name.endswith("/custom") or name in VARIANTS:
         return
     target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
     beside = set(BESIDE_THE_TARGET[group].__dataclass_fields__) if group in BESIDE_THE_TARGET else set()
@@ -68,7 +71,7 @@ def test_the_yaml_s_values_are_the_defaults_of_its_target(name):
     """Else `Spotlight()` in a notebook and `method=spotlight` on the command line would be two methods."""
     group = name.split("/")[0]
     values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
-    if name in REQUIRED or name == "tracking/offline" or group == "paths":
+    if name in REQUIRED or name in VARIANTS or group == "paths":
         return
     target = PLAIN[group] if group in PLAIN else _class_at(values["_target_"])
     assert_defaults(values, target())

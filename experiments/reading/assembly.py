@@ -100,24 +100,29 @@ def _in_words(example: Any) -> str:
 
 
 def digest_of_files(root: Path, files: Iterable[str]) -> str:
-    """Sha256 over the sorted relative paths and contents of these files.
+    """Sha256 over the sorted relative paths and contents of these files."""
+    content = hashlib.sha256()
+    for name, entry in sorted(contents_of_files(root, files).items()):
+        content.update(f"{name} {entry}\n".encode())
+    return content.hexdigest()
+
+
+def contents_of_files(root: Path, files: Iterable[str]) -> dict[str, str]:
+    """Size and sha256 of each of these files, by its path relative to the root.
 
     What was hashed before is remembered in the cache, by path, size and time of the last change.
     """
-    names = sorted(set(files))
     memo = cache_root() / "fingerprints" / f"{hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]}.json"
     known, seen = _remembered(memo), {}
-    content = hashlib.sha256()
-    for name in names:
+    for name in sorted(set(files)):
         status = (root / name).stat()
         stamp = f"{status.st_size} {status.st_mtime_ns}"
         before = known.get(name)
         sha256 = before[1] if before and before[0] == stamp else sha256_of(root / name)
         seen[name] = [stamp, sha256]
-        content.update(f"{name} {status.st_size} {sha256}\n".encode())
     if any(known.get(name) != entry for name, entry in seen.items()):
         _remember(memo, known | seen)
-    return content.hexdigest()
+    return {name: f"{stamp.split(' ')[0]} {sha256}" for name, (stamp, sha256) in seen.items()}
 
 
 def _remembered(memo: Path) -> dict[str, list[str]]:

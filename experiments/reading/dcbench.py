@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ from torch import Tensor
 from experiments.reading.panels import ID, Panel, below, read_panel, read_yaml, short
 from experiments.reading.sources import Absent
 from experiments.reading.stored import Stored
-from methods.errors import InvalidInput, unknown_name
+from methods.errors import InvalidInput, InvalidSetting, unknown_name
 
 INDEX = "slice_discovery/problems.yaml"  # below the root
 KINDS = ("correlation", "noisy_label", "rare")
 EMBEDDINGS = {"activations": "act", "clip": "emb"}  # the artifact, and its column
+PREDICTIONS = {"validation": "val_predictions", "test": "test_predictions", "train": "train_predictions"}
+PATH = "path"
 MOST_UNJOINED = 0.05  # share of the ids of a split
 SUM_TOLERANCE = 1e-3  # of probabilities
 AGAIN = "get it again"
+
+Choice = Mapping[str, str | tuple[str, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class ProblemEntry:
         How many slices a method may give.
     artifacts : dict of str to str
         The id of each artifact: its path below the root, without an ending.
+    class_names : tuple of str, optional
+        Which dcbench does not say: there the classes are the target and all else.
     """
 
     container_id: str
@@ -56,6 +62,12 @@ class ProblemEntry:
     slice_names: tuple[str, ...]
     n_pred_slices: int
     artifacts: dict[str, str]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def group(self) -> str:
+        """Problems of one slice of the same data are not independent."""
+        return f"{self.dataset} {', '.join(self.slice_names)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +81,19 @@ class StoredSplit:
     stored : Stored
         Embeddings and logits.
     labels : Tensor, shape (n,), int64, in [0, c)
+    paths : tuple of str, length n, optional
+        Of each example's file, relative to the data root of whoever made the problem: ours have them.
     """
 
     ids: tuple[str, ...]
     stored: Stored
     labels: Tensor
+    paths: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class StoredProblem:
-    """A problem: a method is fitted on its validation split and scored on its test split.
+class Content:
+    """What is stored of a problem: a method is fitted on its validation split and scored on its test split.
 
     Parameters
     ----------
@@ -86,6 +101,8 @@ class StoredProblem:
     validation : StoredSplit
         Its true slices are not known.
     test : StoredSplit
+    train : StoredSplit, optional
+        What the model was trained on, under the labels that it was trained with: dcbench publishes none.
     true_slices : Tensor, shape (n_test, n_slices), bool
         In the order of `entry.slice_names`.
     notes : tuple of str
@@ -95,8 +112,16 @@ class StoredProblem:
     entry: ProblemEntry
     validation: StoredSplit
     test: StoredSplit
+    train: StoredSplit | None
     true_slices: Tensor
     notes: tuple[str, ...]
+
+
+_CHOOSE: dict[str, Callable[[ProblemEntry], str]] = {
+    "problem": lambda entry: entry.container_id,
+    "kind": lambda entry: entry.kind,
+    "dataset": lambda entry: entry.dataset,
+}
 
 
 def read_index(path: Path) -> list[ProblemEntry]:
@@ -143,12 +168,13 @@ def _entry(values: Any, said: str) -> ProblemEntry:
         target_name=_get(attributes, "target_name", str, said),
         dataset=_get(attributes, "dataset", str, said),
         alpha=_alpha(attributes, said),
-        slice_names=_slice_names(attributes, said),
+        slice_names=_names(attributes, "slice_names", said),
         n_pred_slices=_n_pred_slices(attributes, said),
         artifacts={
             str(name): _get(artifact, "artifact_id", str, f"{said}: artifact {name}")
             for name, artifact in artifacts.items()
         },
+        class_names=_names(attributes, "class_names", said) if "class_names" in attributes else None,
     )
 
 
@@ -178,10 +204,10 @@ def _alpha(attributes: dict[str, Any], said: str) -> float:
     return alpha
 
 
-def _slice_names(attributes: dict[str, Any], said: str) -> tuple[str, ...]:
-    names = _get(attributes, "slice_names", list, said)
+def _names(attributes: dict[str, Any], key: str, said: str) -> tuple[str, ...]:
+    names = _get(attributes, key, list, said)
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        raise InvalidInput(f"{said}: slice_names is {short(names)}, expected different names: {AGAIN}")
+        raise InvalidInput(f"{said}: {key} is {short(names)}, expected different names: {AGAIN}")
     return tuple(names)
 
 
@@ -192,7 +218,43 @@ def _n_pred_slices(attributes: dict[str, Any], said: str) -> int:
     return n
 
 
-def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations") -> StoredProblem:
+def chosen_entries(path: Path, chosen: Choice) -> list[ProblemEntry]:
+    """The problems of an index that are chosen, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        Of `problems.yaml`.
+    chosen : mapping of {"problem", "kind", "dataset"} to str, tuple of str or None
+        None chooses all.
+
+    Raises
+    ------
+    Absent, InvalidInput
+        As `read_index`.
+    InvalidSetting
+        Where no problem is as chosen, naming what there is.
+    """
+    entries = read_index(path)
+    for key, wanted in chosen.items():
+        if wanted is None:
+            continue
+        values = [wanted] if isinstance(wanted, str) else list(wanted)
+        have = {_CHOOSE[key](entry) for entry in entries}
+        unknown = next((value for value in values if value not in have), None)
+        if unknown is not None:
+            raise InvalidSetting(unknown_name(f"{path} has no problem with the {key} {unknown!r}", unknown, have))
+        entries = [entry for entry in entries if _CHOOSE[key](entry) in values]
+    return entries
+
+
+def artifacts_of(entry: ProblemEntry, embedding: str = "activations") -> dict[str, str]:
+    """The ids of the artifacts that are read of a problem, by their names; some are there in ours only."""
+    read = (*PREDICTIONS.values(), "test_slices", embedding)
+    return {name: entry.artifacts[name] for name in read if name in entry.artifacts}
+
+
+def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations") -> Content:
     """What is stored of a problem, joined on the ids.
 
     Parameters
@@ -206,7 +268,7 @@ def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations"
 
     Returns
     -------
-    StoredProblem
+    Content
         Rows in the order of their ids. Those that are not in all panels are left out, with a note.
 
     Raises
@@ -223,20 +285,32 @@ def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations"
     vectors = _panel(root, entry, embedding, column)
     slices = _panel(root, entry, "test_slices", "slices")
     truth = _true_slices(slices, entry)  # (rows of the panel, n_slices)
-    validation, lost = _split(_panel(root, entry, "val_predictions", "target", "probs"), [vectors], column)
-    test, lost_test = _split(_panel(root, entry, "test_predictions", "target", "probs"), [vectors, slices], column)
-    _check_same_classes(entry, validation, test)
+    validation, lost = _split(_predictions(root, entry, "validation"), [vectors], column)
+    test, lost_test = _split(_predictions(root, entry, "test"), [vectors, slices], column)
+    train, lost_train = None, ()
+    if PREDICTIONS["train"] in entry.artifacts:
+        train, lost_train = _split(_predictions(root, entry, "train"), [vectors], column)
+    _check_same_classes(entry, validation, test, train)
     rows = slices.ids.get_indexer(pd.Index(test.ids, dtype=object))
-    return StoredProblem(entry, validation, test, torch.from_numpy(truth[rows]), (*lost, *lost_test))
+    notes = (*lost, *lost_test, *lost_train)
+    return Content(entry, validation, test, train, torch.from_numpy(truth[rows]), notes)
 
 
-def _panel(root: Path, entry: ProblemEntry, name: str, *columns: str) -> Panel:
+def _predictions(root: Path, entry: ProblemEntry, split: str) -> Panel:
+    return _panel(root, entry, PREDICTIONS[split], "target", "probs", optional=(PATH,))
+
+
+def _panel(root: Path, entry: ProblemEntry, name: str, *columns: str, optional: Sequence[str] = ()) -> Panel:
     """A panel of a problem; columns that are not asked for are not opened."""
     if name not in entry.artifacts:
         have = ", ".join(entry.artifacts) or "none"
         raise InvalidInput(f"problem {entry.container_id} has no artifact {name!r} in the index, it has {have}")
-    said = f"problem {entry.container_id}: artifact_id of {name}"
-    return read_panel(below(root, f"{entry.artifacts[name]}.mk", said), (ID, *columns))
+    return read_panel(folder_of(root, entry, name), (ID, *columns), optional)
+
+
+def folder_of(root: Path, entry: ProblemEntry, name: str) -> Path:
+    """Where an artifact of a problem lies; `InvalidInput` where its id leads out of the root."""
+    return below(root, f"{entry.artifacts[name]}.mk", f"problem {entry.container_id}: artifact_id of {name}")
 
 
 def _split(predictions: Panel, others: Sequence[Panel], column: str) -> tuple[StoredSplit, tuple[str, ...]]:
@@ -245,7 +319,11 @@ def _split(predictions: Panel, others: Sequence[Panel], column: str) -> tuple[St
     ids, notes = _joined(predictions, others)
     rows = predictions.ids.get_indexer(ids)
     embeddings = _embeddings(others[0], column, others[0].ids.get_indexer(ids))
-    return StoredSplit(tuple(ids), Stored(embeddings, logits[rows]), labels[rows]), notes
+    return StoredSplit(tuple(ids), Stored(embeddings, logits[rows]), labels[rows], _paths(predictions, rows)), notes
+
+
+def _paths(panel: Panel, rows: np.ndarray) -> tuple[str, ...] | None:
+    return tuple(map(str, panel.columns[PATH][rows])) if PATH in panel.columns else None
 
 
 def _joined(predictions: Panel, others: Sequence[Panel]) -> tuple[pd.Index, tuple[str, ...]]:
@@ -342,10 +420,14 @@ def _true_slices(panel: Panel, entry: ProblemEntry) -> np.ndarray:
     return values.astype(bool)
 
 
-def _check_same_classes(entry: ProblemEntry, validation: StoredSplit, test: StoredSplit) -> None:
-    widths = [split.stored.logits.shape[1] for split in (validation, test) if split.stored.logits is not None]
-    if len(set(widths)) > 1:
-        raise InvalidInput(
-            f"problem {entry.container_id}: val_predictions has probabilities of {widths[0]} classes, "
-            f"test_predictions of {widths[1]}, expected as many: {AGAIN}"
-        )
+def _check_same_classes(entry: ProblemEntry, *splits: StoredSplit | None) -> None:
+    counts = {
+        PREDICTIONS[name]: split.stored.logits.shape[1]
+        for name, split in zip(PREDICTIONS, splits, strict=True)
+        if split is not None and split.stored.logits is not None
+    }
+    if entry.class_names is not None:
+        counts["class_names"] = len(entry.class_names)
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name} {n}" for name, n in counts.items())
+        raise InvalidInput(f"problem {entry.container_id} has so many classes: {said}; expected as many each: {AGAIN}")

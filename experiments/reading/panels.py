@@ -172,7 +172,7 @@ def below(root: Path, relative: Any, said: str) -> Path:
     return path
 
 
-def read_panel(folder: Path, columns: Sequence[str] | None = None) -> Panel:
+def read_panel(folder: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> Panel:
     """The columns of a panel.
 
     Parameters
@@ -181,6 +181,8 @@ def read_panel(folder: Path, columns: Sequence[str] | None = None) -> Panel:
         `.mk`, unpacked: of blocks (`mgr`, meerkat 0.2.5), or older (`columns/<name>` without `mgr`).
     columns : sequence of str, optional
         Those to read; the others are not opened. By default all.
+    optional : sequence of str
+        To be read too, where they are there.
 
     Returns
     -------
@@ -204,7 +206,8 @@ def read_panel(folder: Path, columns: Sequence[str] | None = None) -> Panel:
     if missing is not None:
         raise InvalidInput(f"{folder} has no column {missing!r}, it has {', '.join(where) or 'none'}: {AGAIN}")
     files: dict[Path, Any] = {}  # several columns may be in one block
-    read = {name: _column(where[name], n_rows, files) for name in where if columns is None or name in columns}
+    wanted = where if columns is None else {*columns, *optional}
+    read = {name: _column(where[name], n_rows, files) for name in where if name in wanted}
     panel = Panel(folder, read, n_rows)
     return _with_ids(panel) if ID in read else panel
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from methods.errors import InvalidInput
+
+
+def data_root() -> Path:
+    """Where data sets lie unless a run's `paths.data` says otherwise."""
+    return Path(os.environ.get("SLICEBENCH_DATA") or "data").expanduser().absolute()
 
 
 class Absent(InvalidInput):
@@ -53,12 +60,16 @@ class Source:
         The publisher's terms, in a few words.
     downloads : tuple of Download
         What `slicebench fetch` may take; none where the licence asks for an account or a signature.
+    more : callable, (Path) -> (str, tuple of Download), optional
+        What else may be taken, known only once the downloads lie below the data root that it is given: in words, and
+        as archives, each with a folder of its own.
     """
 
     folder: str
     instruction: str
     licence: str
     downloads: tuple[Download, ...] = ()
+    more: Callable[[Path], tuple[str, tuple[Download, ...]]] | None = None
 
     def path(self, root: Path, relative: str = ".") -> Path:
         """A file or folder of the data set that must be there.

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from experiments import training
+from experiments.audit import Audit
 from experiments.corruption import make_problems
 from experiments.embedding import embed
 from experiments.embeddings.influence import Influence, _check_linear
@@ -145,7 +146,7 @@ def test_opponents_are_computed_from_gradients_under_the_problem_s_labels(sliceb
     dataset = load_dataset(settings)
     model = train_or_load(settings, dataset)
     predictions = infer(settings, dataset, model)
-    problem = make_problems(settings, predictions, embed(settings, dataset, model, predictions))[0]
+    problem = make_problems(settings, Audit(dataset, predictions, embed(settings, dataset, model, predictions)))[0]
     members = read_slices(folder, "0 draw 0").members[:, 0]
     both = Influence().embed_splits(settings, dataset, model, predictions, ["train", "test"])
     total = both["test"].relabelled(problem.score.labels)[members].double().sum(dim=0)

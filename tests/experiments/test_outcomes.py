@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.audit import Audit
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded, outputs_of
 from experiments.examples import examples_table
@@ -48,7 +49,7 @@ def test_answers_are_judged_by_their_spans_and_are_no_classes(settings_of):
     outputs = outputs_of(predictions, embedded)
     assert outputs.labels is None
     assert outputs.logits is None
-    table = examples_table(dataset, {"test": predictions}, {"test": embedded})
+    table = examples_table(Audit(dataset, {"test": predictions}, {"test": embedded}))
     assert table["label"].isna().all()
     assert table["correct"].all()
 

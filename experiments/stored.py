@@ -1,0 +1,30 @@
+"""Problems whose models ran elsewhere, and whose outputs are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from experiments.audit import Audit
+from experiments.compute import device_of
+from experiments.contract import Dataset, Problem, ProblemSet, StoredProblem
+from experiments.corruption import Problems
+from experiments.embedding import outputs_of
+from experiments.settings import Settings
+
+TRUTH = "test"  # the split whose true slices are stored
+
+
+def stored_problems(settings: Settings, stored: ProblemSet, audit: Callable[[Settings, Dataset], Audit]) -> Problems:
+    """All problems of a set, each read and embedded when it is asked for."""
+    return Problems({problem.name: partial(_problem, settings, problem, audit) for problem in stored.problems})
+
+
+def _problem(settings: Settings, stored: StoredProblem, audit: Callable[[Settings, Dataset], Audit]) -> Problem:
+    dataset, true_slices = stored.read()
+    audited, device = audit(settings, dataset), device_of(settings.compute)
+    fit, score = (
+        outputs_of(audited.predictions[name], audited.embedded[name]).to(device)
+        for name in (settings.evaluation.fit_split, settings.evaluation.score_split)
+    )
+    return Problem(stored.name, stored.group, stored.kind, fit, score, true_slices.to(device), audited)
