@@ -212,6 +212,28 @@ def fetch(
 
 
 @app.command()
+def make(
+    suites: Annotated[
+        list[str],
+        typer.Argument(help="Names as in slicebench list suites, or yaml files; and overrides as run takes them."),
+    ],
+    jobs: Annotated[int, typer.Option(help="Processes that work at once; give each one thread.")] = 1,
+    folder: Annotated[Path | None, typer.Option(help="Where to put them; SLICEBENCH_DATA/suites by default.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Make suites of slice problems: train a model on each manipulated data set, and keep those that fail as intended.
+
+    What is there already is kept, and what was broken off goes on with the same command; several of them, on one
+    machine or on many, share the work. Afterwards: slicebench run dataset=suite dataset.name=NAME
+    """
+    with explained(debug):
+        from experiments.suites.suite import make_suites
+
+        overrides = [argument for argument in suites if "=" in argument]
+        make_suites([argument for argument in suites if "=" not in argument], overrides, jobs, folder)
+
+
+@app.command()
 def cache(
     prune: Annotated[float | None, typer.Option(metavar="DAYS", help="Remove what was written so long ago.")] = None,
     as_json: AsJson = False,

@@ -18,6 +18,7 @@ GROUPS = {
     "embeddings": "embedding",
     "methods": "method",
     "corruptions": "corruption",
+    "suites": "suite",
     "experiments": "experiment",
 }
 

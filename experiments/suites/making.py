@@ -1,0 +1,245 @@
+"""Make one problem of a suite: manipulate the training split, train, look whether the model fails, and store it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from experiments import training
+from experiments.compute import threads
+from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.files import sync_file, sync_folder, write_json
+from experiments.inference import LOGITS, forward
+from experiments.keys import derive, key_of
+from experiments.reading.dcbench import PREDICTIONS, ProblemEntry
+from experiments.reading.panels import ID
+from experiments.settings import Settings
+from experiments.suites.fitness import GAP, Fitness, fitness
+from experiments.suites.manipulation import MANIPULATIONS, Cells, Manipulated
+from experiments.suites.recipes import Block, Recipe
+from experiments.suites.storing import prediction_columns, write_panel
+from experiments.training import train_or_load
+from methods.contract import InvalidInput
+
+VERSION = 1
+ARTIFACTS = "slice_discovery/problem/artifacts"  # below the suite's folder
+REPORT = "problem.json"
+N_PRED_SLICES = 5  # what dcbench allows a method
+EVALUATED = ("validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Workshop:
+    """What the problems of a block have in common.
+
+    Parameters
+    ----------
+    block : Block
+    settings : Settings
+        Of a run with the block's data set and model.
+    dataset : Dataset
+        Before any manipulation; with features in place of images, where the block says so.
+    """
+
+    block: Block
+    settings: Settings
+    dataset: Dataset
+
+    def definition(self, recipe: Recipe) -> dict[str, Any]:
+        """Everything that the problem depends on, as json values."""
+        settings = self.settings.defining()
+        return {
+            "recipe": recipe.defining(),
+            "least": self.block.least,
+            "gap": GAP,
+            "dataset": settings["dataset"],
+            "model": settings["model"],
+            "split_seed": self.settings.seeds.split,
+            "data": self.dataset.fingerprint,
+            "versions": {
+                "making": VERSION,
+                "dataset": self.settings.dataset.version,
+                "model": self.settings.model.version,
+                "training": training.VERSION,
+            },
+        }
+
+
+class Unfit(Exception):
+    """The data do not give this problem; the message says why."""
+
+
+def make_problem(workshop: Workshop, recipe: Recipe, root: Path) -> dict[str, Any]:
+    """Make a problem and store it below the root of a suite, whole or not at all.
+
+    Parameters
+    ----------
+    workshop : Workshop
+    recipe : Recipe
+    root : Path
+
+    Returns
+    -------
+    dict
+        The report, as in `problem.json`: `fit`, or the reason why not; accuracies and sizes.
+    """
+    folder = root / ARTIFACTS / recipe.name
+    temporary = folder.with_name(f".{recipe.name}.making")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process; who calls this holds the problem's lock
+    temporary.mkdir(parents=True)
+    start = time.perf_counter()
+    report = _made(workshop, recipe, temporary)
+    definition = workshop.definition(recipe)
+    report |= {"name": recipe.name, "seconds": time.perf_counter() - start}
+    report |= {"definition": definition, "key": key_of(definition)}
+    write_json(temporary / REPORT, report)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(temporary, folder)
+    sync_folder(folder.parent)
+    return report
+
+
+def read_report(root: Path, name: str) -> dict[str, Any] | None:
+    """The report of a problem that was made before; None where there is none that can be read."""
+    try:
+        report = json.loads((root / ARTIFACTS / name / REPORT).read_text())
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and {"key", "fit", "name"} <= set(report) else None
+
+
+def entry_of(report: Mapping[str, Any]) -> ProblemEntry:
+    """What the index says of a fit problem."""
+    recipe = report["definition"]["recipe"]
+    panels = (*PREDICTIONS.values(), "test_slices", "activations")
+    return ProblemEntry(
+        container_id=report["name"],
+        kind=recipe["kind"],
+        target_name=recipe["class_name"],
+        dataset=report["dataset"],
+        alpha=recipe["strength"],
+        slice_names=tuple(report["slice_names"]),
+        n_pred_slices=N_PRED_SLICES,
+        artifacts={name: f"{ARTIFACTS}/{report['name']}/{name}" for name in panels},
+        class_names=tuple(report["class_names"]),
+    )
+
+
+def _made(workshop: Workshop, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    dataset, kind = workshop.dataset, MANIPULATIONS[recipe.kind]
+    cells = {name: _cells(dataset, name, recipe) for name in ("train", *EVALUATED)}
+    report: dict[str, Any] = {
+        "fit": False,
+        "dataset": dataset.name,
+        "class_names": list(dataset.class_names),
+        "slice_names": list(kind.slice_names(cells["train"])),
+    }
+    true_slices = {name: kind.true_slices(cells[name]) for name in EVALUATED}
+    try:
+        _check_sizes(true_slices, workshop.block.least)
+        manipulated = _manipulated(dataset, recipe, cells["train"])
+    except (Unfit, InvalidInput) as error:
+        return report | {"reason": str(error)}
+    settings = workshop.settings
+    settings = replace(settings, seeds=replace(settings.seeds, training=recipe.seed))
+    changed = _with_training(dataset, recipe, manipulated)
+    with threads(settings.compute):
+        model = train_or_load(settings, changed)
+        outputs = {name: _outputs(settings, changed, model, name) for name in PREDICTIONS}
+    found = {name: _fitness(changed.split(name), outputs[name][0], true_slices[name]) for name in EVALUATED}
+    report |= {f"{name}_{what}": value for name in EVALUATED for what, value in vars(found[name]).items()}
+    report["n_train"] = changed.split("train").n_examples
+    if not found["test"].fit:
+        return report | {
+            "reason": f"the accuracy in a slice is {found['test'].gap:+.1%} below the rest's, not 10 points"
+        }
+    _store(folder, changed, outputs, true_slices["test"], model)
+    return report | {"fit": True}
+
+
+def _cells(dataset: Dataset, name: str, recipe: Recipe) -> Cells:
+    split = dataset.split(name)
+    assert split.labels is not None  # `Block.recipes` refuses data without
+    return Cells(
+        of_class=(split.labels == dataset.class_names.index(recipe.class_name)).numpy(),
+        with_value=(split.attributes[recipe.attribute].astype(str) == recipe.value).to_numpy(dtype=bool),
+        class_name=recipe.class_name,
+        value=f"{recipe.attribute}={recipe.value}",
+    )
+
+
+def _check_sizes(true_slices: Mapping[str, Tensor], least: int) -> None:
+    for name, members in true_slices.items():
+        smallest = int(members.sum(dim=0).min())
+        if smallest < least:
+            raise Unfit(f"a slice has {smallest} members in the {name} split, expected at least {least}")
+        if members.any(dim=1).all():
+            raise Unfit(f"nothing is outside of the slices in the {name} split")
+
+
+def _manipulated(dataset: Dataset, recipe: Recipe, cells: Cells) -> Manipulated:
+    labels = dataset.split("train").labels
+    assert labels is not None
+    seed = derive(recipe.seed, recipe.kind, recipe.class_name, recipe.attribute, recipe.value)
+    kind = MANIPULATIONS[recipe.kind]
+    return kind.train(labels, cells, recipe.strength, len(dataset.class_names), seed)
+
+
+def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -> Dataset:
+    """The data set with the manipulated training split."""
+    split, rows = dataset.split("train"), manipulated.rows
+    train = Split(
+        example_ids=tuple(split.example_ids[row] for row in rows),
+        examples=split.examples[torch.from_numpy(rows)]
+        if isinstance(split.examples, Tensor)
+        else [split.examples[row] for row in rows],
+        labels=manipulated.labels,
+        attributes=split.attributes.iloc[rows],
+        paths=None if split.paths is None else tuple(split.paths[row] for row in rows),
+    )
+    how = {"manipulated": recipe.defining(), "version": VERSION}
+    return dataset.derived(how, splits={**dataset.splits, "train": train})
+
+
+def _outputs(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name: str) -> tuple[Tensor, np.ndarray]:
+    """Logits (n, c) and what goes into the last layer (n, d); not cached, since they are stored with the problem."""
+    values = forward(model, dataset.split(name), [LOGITS, model.final_hidden], settings.compute)
+    return torch.from_numpy(values[LOGITS]), values[model.final_hidden]
+
+
+def _fitness(split: Split, logits: Tensor, true_slices: Tensor) -> Fitness:
+    return fitness(logits.argmax(dim=1) == split.labels, true_slices)
+
+
+def _store(
+    folder: Path,
+    dataset: Dataset,
+    outputs: Mapping[str, tuple[Tensor, np.ndarray]],
+    true_slices: Tensor,
+    model: ModelUnderAudit,
+) -> None:
+    for name, panel in PREDICTIONS.items():
+        split, (logits, _) = dataset.split(name), outputs[name]
+        assert split.labels is not None
+        probabilities = logits.double().softmax(dim=1).numpy()  # in float32 small ones would be lost beside large ones
+        columns = prediction_columns(split.example_ids, split.labels.numpy(), probabilities, split.paths)
+        write_panel(folder / f"{panel}.mk", columns)
+    ids = [example_id for name in PREDICTIONS for example_id in dataset.split(name).example_ids]
+    vectors = np.concatenate([outputs[name][1] for name in PREDICTIONS])
+    write_panel(folder / "activations.mk", {ID: np.array(ids, dtype=object), "act": vectors})
+    test_ids = np.array(dataset.split("test").example_ids, dtype=object)
+    write_panel(folder / "test_slices.mk", {ID: test_ids, "slices": true_slices.numpy().astype(np.uint8)})
+    weights = {name: values.contiguous() for name, values in model.module.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    sync_file(folder / "model.safetensors")

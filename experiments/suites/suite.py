@@ -1,0 +1,194 @@
+"""Make all problems of suites, one by one: what is there is kept, what was broken off goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from experiments.cache import waiting_lock
+from experiments.compute import threads
+from experiments.console import printer, progress_bars, say
+from experiments.contract import Dataset, ProblemSet
+from experiments.keys import key_of
+from experiments.reading.dcbench import INDEX
+from experiments.reading.sources import data_root
+from experiments.settings import Settings, check_settings
+from experiments.suites.making import Workshop, entry_of, make_problem, read_report
+from experiments.suites.recipes import Block, Recipe, read_suite
+from experiments.suites.storing import write_index
+from experiments.training import recipe_of
+from methods.contract import InvalidInput
+from methods.progress import progress
+
+SUITES = "suites"  # below the data root
+LOCKS = ".locks"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A block of a suite to be worked on: what a process needs to know.
+
+    Parameters
+    ----------
+    suite : str
+        As it was asked for.
+    block : str
+    overrides : tuple of str
+        The user's own.
+    root : Path
+        Of the suite.
+    """
+
+    suite: str
+    block: str
+    overrides: tuple[str, ...]
+    root: Path
+
+
+def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folder: Path | None) -> None:
+    """Make the problems of some suites that are not there yet, and the index of those that are fit.
+
+    Parameters
+    ----------
+    names : sequence of str
+        In `conf/suite`, or yaml files.
+    overrides : sequence of str
+        As on the command line of `slicebench run`, for all blocks.
+    jobs : int
+        Processes that work at once.
+    folder : Path, optional
+        Where the suites are put, each in a folder of its name; `suites` below the data root where it is left out.
+    """
+    if jobs < 1:
+        raise InvalidInput(f"--jobs is {jobs}, expected at least 1")
+    suites = [(name, *read_suite(name)) for name in names]  # all are read before the first is made
+    for asked, name, blocks in suites:
+        root = (folder or data_root() / SUITES).expanduser().absolute() / name
+        orders = [Order(asked, block, tuple(overrides), root) for block in blocks]
+        _make_suite(name, orders, jobs, root)
+
+
+def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> None:
+    recipes = [(order, recipe) for order in orders for recipe in _recipes(order)]
+    twice = next((r for r, n in Counter(recipe.name for _, recipe in recipes).items() if n > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"the suite {name} has the problem {twice} twice: remove a slice, a strength or a seed")
+    reports = {recipe.name: _known(order, recipe) for order, recipe in recipes}
+    wanted = [(order, recipe) for order, recipe in recipes if reports[recipe.name] is None]
+    say(f"{name}: {len(recipes):,} problems, {len(recipes) - len(wanted):,} of them there already, in {root}")
+    try:
+        with progress_bars(lambda *_: None):
+            for report in progress(_reports(wanted, jobs), "problems", total=len(wanted)):
+                reports[report["name"]] = report
+                say(_line(report))
+    finally:
+        made = [report for report in reports.values() if report is not None]
+        fit = [entry_of(report) for report in made if report["fit"]]
+        if fit:
+            write_index(root / INDEX, fit)
+    _summarise(name, made, root)
+
+
+def _reports(wanted: Sequence[tuple[Order, Recipe]], jobs: int) -> Iterator[dict[str, Any]]:
+    """Reports in the order in which the problems are made, here or in several processes."""
+    if jobs == 1 or len(wanted) < 2:
+        yield from _made_here(wanted)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_make, order, recipe) for order, recipe in wanted]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _made_here(wanted: Sequence[tuple[Order, Recipe]]) -> Iterator[dict[str, Any]]:
+    for order, recipe in wanted:
+        yield _make(order, recipe)
+
+
+def _make(order: Order, recipe: Recipe) -> dict[str, Any]:
+    """Make a problem, unless another process has made it meanwhile."""
+    with waiting_lock(order.root / LOCKS / recipe.name, f"the problem {recipe.name}"):
+        return _known(order, recipe) or make_problem(_workshop(order), recipe, order.root)
+
+
+def _known(order: Order, recipe: Recipe) -> dict[str, Any] | None:
+    """The report of a problem that was made with the same data, settings and code."""
+    report = read_report(order.root, recipe.name)
+    if report is None or report["key"] != key_of(_workshop(order).definition(recipe)):
+        return None
+    return report
+
+
+@lru_cache(maxsize=1)
+def _workshop(order: Order) -> Workshop:
+    """Settings and data of a block: read once for all its problems."""
+    block = read_suite(order.suite)[1][order.block]
+    settings = _settings((*block.overrides, *order.overrides))
+    if recipe_of(settings) is None:
+        raise InvalidInput(f"{order.block}: model={settings.model.name} is not trained here: choose one that is")
+    dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
+    if isinstance(dataset, ProblemSet):
+        raise InvalidInput(f"{order.block}: {dataset.name} has problems already: choose a data set with examples")
+    for name in ("train", "validation", "test"):
+        dataset.split(name)
+    return Workshop(block, settings, _prepared(block, settings, dataset))
+
+
+def _prepared(block: Block, settings: Settings, dataset: Dataset) -> Dataset:
+    if block.planted is not None:
+        dataset = block.planted.plant(dataset, settings.seeds.split)
+    if block.frozen is not None:
+        with threads(settings.compute), progress_bars(lambda *_: None):
+            dataset = block.frozen.features(dataset, settings.paths.cache, settings.compute)
+    return dataset
+
+
+def _recipes(order: Order) -> list[Recipe]:
+    workshop = _workshop(order)
+    return list(workshop.block.recipes(order.block, workshop.dataset))
+
+
+def _settings(overrides: Sequence[str]) -> Settings:
+    """Checked settings, as a run with these overrides has them."""
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            config.pop("hydra")
+        return check_settings(config)
+
+
+def _line(report: Mapping[str, Any]) -> str:
+    verdict = "fit" if report["fit"] else f"unfit: {report['reason']}"
+    if "test_inside" not in report:
+        return f"{report['name']}: {verdict}"
+    inside = ", ".join(f"{a:.1%} (n={n})" for a, n in zip(report["test_inside"], report["test_sizes"], strict=True))
+    return f"{report['name']}: {inside} in the slice, {report['test_outside']:.1%} outside: {verdict}"
+
+
+def _summarise(name: str, reports: Sequence[Mapping[str, Any]], root: Path) -> None:
+    table = Table("kind", "fit", "unfit", box=SIMPLE_HEAD, pad_edge=False, title=escape(name))
+    kinds = dict.fromkeys(report["definition"]["recipe"]["kind"] for report in reports)
+    for kind in kinds:
+        fit = [report["fit"] for report in reports if report["definition"]["recipe"]["kind"] == kind]
+        table.add_row(kind, str(sum(fit)), str(len(fit) - sum(fit)))
+    printer().print(table)
+    if not any(report["fit"] for report in reports):
+        say(f"{name}: no problem is fit, so there is nothing to find slices in; the reasons stand above")
