@@ -29,6 +29,7 @@ app = typer.Typer(
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print json.")]
 # an empty variable is no path: it would be read as the working directory
+PROBLEMS = "problems"
 PATHS = ("SLICEBENCH_CACHE", "SLICEBENCH_DATA")
 Folder = Annotated[Path, typer.Argument(help="A folder of runs, such as outputs or outputs/demo.")]
 
@@ -69,17 +70,24 @@ def _before() -> None:
 @app.command(name="list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="datasets, models, embeddings, methods ...; all by default.")
+        str | None, typer.Argument(help="datasets, models, embeddings, methods ...; all of these by default; problems.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is to choose from, one line each."""
+    """What there is to choose from, one line each; problems are those on this machine, dcbench's and of suites."""
     import json
 
     from experiments.listing import GROUPS, items
 
+    if kind == PROBLEMS:
+        with explained():
+            from experiments.suites.problem_list import show_problems
+
+            show_problems(as_json)
+        return
     if kind is not None and kind not in GROUPS:
-        typer.echo(f"slicebench: {unknown_name(f'no list is called {kind!r}', kind, GROUPS)}", err=True)
+        kinds = (*GROUPS, PROBLEMS)
+        typer.echo(f"slicebench: {unknown_name(f'no list is called {kind!r}', kind, kinds)}", err=True)
         raise typer.Exit(USER_ERROR)
     kinds = [kind] if kind else list(GROUPS)
     if as_json:

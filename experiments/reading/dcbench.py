@@ -296,6 +296,21 @@ def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations"
     return Content(entry, validation, test, train, torch.from_numpy(truth[rows]), notes)
 
 
+def read_outcomes(root: Path, entry: ProblemEntry) -> tuple[Tensor, Tensor]:
+    """Whether the model is right on each test example, shape (n,), and the true slices, shape (n, n_slices), both bool.
+
+    Raises
+    ------
+    Absent, InvalidInput
+        As `read_problem`.
+    """
+    slices, predictions = _panel(root, entry, "test_slices", "slices"), _predictions(root, entry, "test")
+    ids, _ = _joined(predictions, [slices, slices])
+    rows = predictions.ids.get_indexer(ids)
+    correct = _logits(predictions)[rows].argmax(dim=1) == _labels(predictions)[rows]
+    return correct, torch.from_numpy(_true_slices(slices, entry)[slices.ids.get_indexer(ids)])
+
+
 def _predictions(root: Path, entry: ProblemEntry, split: str) -> Panel:
     return _panel(root, entry, PREDICTIONS[split], "target", "probs", optional=(PATH,))
 

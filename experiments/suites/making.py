@@ -20,7 +20,7 @@ from experiments import training
 from experiments.compute import threads
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.files import sync_file, sync_folder, write_json
-from experiments.inference import LOGITS, forward
+from experiments.inference import LOGITS, forward, infer
 from experiments.keys import derive, key_of
 from experiments.reading.dcbench import PREDICTIONS, ProblemEntry
 from experiments.reading.panels import ID
@@ -92,7 +92,8 @@ def make_problem(workshop: Workshop, recipe: Recipe, root: Path) -> dict[str, An
     Returns
     -------
     dict
-        The report, as in `problem.json`: `fit`, or the reason why not; accuracies and sizes.
+        The report, as in `problem.json`: `fit`, or the reason why not; accuracies and sizes on the validation and the
+        test split, and on the test split for a model whose training split was not manipulated (`control`).
     """
     folder = root / ARTIFACTS / recipe.name
     temporary = folder.with_name(f".{recipe.name}.making")
@@ -155,10 +156,12 @@ def _made(workshop: Workshop, recipe: Recipe, folder: Path) -> dict[str, Any]:
     settings = replace(settings, seeds=replace(settings.seeds, training=recipe.seed))
     changed = _with_training(dataset, recipe, manipulated)
     with threads(settings.compute):
+        control = _control(settings, dataset)
         model = train_or_load(settings, changed)
         outputs = {name: _outputs(settings, changed, model, name) for name in PREDICTIONS}
     found = {name: _fitness(changed.split(name), outputs[name][0], true_slices[name]) for name in EVALUATED}
-    report |= {f"{name}_{what}": value for name in EVALUATED for what, value in vars(found[name]).items()}
+    found["control"] = fitness(control, true_slices["test"])
+    report |= {f"{name}_{what}": value for name, one in found.items() for what, value in vars(one).items()}
     report["n_train"] = changed.split("train").n_examples
     if not found["test"].fit:
         return report | {
@@ -210,6 +213,13 @@ def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -
     )
     how = {"manipulated": recipe.defining(), "version": VERSION}
     return dataset.derived(how, splits={**dataset.splits, "train": train})
+
+
+def _control(settings: Settings, dataset: Dataset) -> Tensor:
+    """Where the same model is right on the test split when nothing was manipulated; shape (n,), bool."""
+    correct = infer(settings, dataset, train_or_load(settings, dataset))["test"].correct
+    assert correct is not None  # there are labels
+    return correct
 
 
 def _outputs(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name: str) -> tuple[Tensor, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.cache import waiting_lock
+from experiments.cache import lock_if_free, waiting_lock
 from experiments.compute import threads
 from experiments.console import printer, progress_bars, say
 from experiments.contract import Dataset, ProblemSet
@@ -56,6 +56,9 @@ class Order:
     block: str
     overrides: tuple[str, ...]
     root: Path
+
+
+Job = tuple[Order, Recipe]
 
 
 def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folder: Path | None) -> None:
@@ -102,30 +105,57 @@ def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> No
     _summarise(name, made, root)
 
 
-def _reports(wanted: Sequence[tuple[Order, Recipe]], jobs: int) -> Iterator[dict[str, Any]]:
-    """Reports in the order in which the problems are made, here or in several processes."""
+def _reports(wanted: Sequence[Job], jobs: int) -> Iterator[dict[str, Any]]:
+    """Reports in the order in which the problems are made; those that others work on come last."""
+    others = []
+    for job, report in _done(_make_if_free, wanted, jobs):
+        if report is None:
+            others.append(job)
+        else:
+            yield report
+    for _, report in _done(_make, others, jobs):
+        assert report is not None
+        yield report
+
+
+def _done(
+    work: Callable[[Job], dict[str, Any] | None], wanted: Sequence[Job], jobs: int
+) -> Iterator[tuple[Job, dict[str, Any] | None]]:
+    """Each job with its result, here or in several processes."""
     if jobs == 1 or len(wanted) < 2:
-        yield from _made_here(wanted)
+        yield from ((job, work(job)) for job in wanted)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_make, order, recipe) for order, recipe in wanted]
+    with ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(work, job): job for job in wanted}
         try:
             for future in as_completed(futures):
-                yield future.result()
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _made_here(wanted: Sequence[tuple[Order, Recipe]]) -> Iterator[dict[str, Any]]:
-    for order, recipe in wanted:
-        yield _make(order, recipe)
+def _make_if_free(job: Job) -> dict[str, Any] | None:
+    """Make a problem, unless another process does so now."""
+    with lock_if_free(_lock_of(job)) as free:
+        return _unless_known(job) if free else None
 
 
-def _make(order: Order, recipe: Recipe) -> dict[str, Any]:
-    """Make a problem, unless another process has made it meanwhile."""
-    with waiting_lock(order.root / LOCKS / recipe.name, f"the problem {recipe.name}"):
-        return _known(order, recipe) or make_problem(_workshop(order), recipe, order.root)
+def _make(job: Job) -> dict[str, Any] | None:
+    """Make a problem, unless another process has done so by the time that its lock is free."""
+    with waiting_lock(_lock_of(job), f"the problem {job[1].name}"):
+        return _unless_known(job)
+
+
+def _lock_of(job: Job) -> Path:
+    order, recipe = job
+    (order.root / LOCKS).mkdir(parents=True, exist_ok=True)
+    return order.root / LOCKS / recipe.name
+
+
+def _unless_known(job: Job) -> dict[str, Any]:
+    order, recipe = job
+    return _known(order, recipe) or make_problem(_workshop(order), recipe, order.root)
 
 
 def _known(order: Order, recipe: Recipe) -> dict[str, Any] | None:
@@ -168,7 +198,7 @@ def _recipes(order: Order) -> list[Recipe]:
 def _settings(overrides: Sequence[str]) -> Settings:
     """Checked settings, as a run with these overrides has them."""
     with initialize_config_module("conf", version_base="1.3"):
-        config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
+        config = compose("config", ["tracking=none", "evaluation=stored", *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             config.pop("hydra")
@@ -180,7 +210,11 @@ def _line(report: Mapping[str, Any]) -> str:
     if "test_inside" not in report:
         return f"{report['name']}: {verdict}"
     inside = ", ".join(f"{a:.1%} (n={n})" for a, n in zip(report["test_inside"], report["test_sizes"], strict=True))
-    return f"{report['name']}: {inside} in the slice, {report['test_outside']:.1%} outside: {verdict}"
+    before = ", ".join(f"{a:.1%}" for a in report["control_inside"])
+    return (
+        f"{report['name']}: accuracy {inside} in the slice, {report['test_outside']:.1%} outside "
+        f"(unmanipulated {before}, {report['control_outside']:.1%}): {verdict}"
+    )
 
 
 def _summarise(name: str, reports: Sequence[Mapping[str, Any]], root: Path) -> None:
