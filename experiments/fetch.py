@@ -23,12 +23,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from experiments.cache import lock_if_free
-from experiments.check import Finding, Recipe, data_root, look, parsed, read_recipe
+from experiments.check import Finding, Recipe, look, parsed, read_recipe
 from experiments.console import console, progress_bars, say
 from experiments.files import sha256_of, sync_file, sync_folder, write_json
 from experiments.reading.extraction import OURS, BadArchive, in_bytes, unpack
-from experiments.reading.sources import Download, Source
-from methods.errors import InvalidInput
+from experiments.reading.sources import Download, Source, data_root
+from methods.errors import InvalidInput, InvalidSetting
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before trying again, as long as nothing more comes
 TIMEOUT = (10.0, 30.0)  # seconds to wait for a connection, and for the next bytes
@@ -97,19 +97,16 @@ def fetch(source: Source, root: Path, complete: bool = False) -> bool:
     ------
     InvalidInput
         Where a file cannot be had, is not what was expected or cannot be written; what has come is kept, and the next
-        call goes on from there.
+        call goes on from there. The other files of `source.more` have come all the same, where the network allows it.
     """
     folder = root / source.folder
     missing = [wanted for wanted in source.downloads if not _is_there(wanted, folder, complete)]
-    if not missing:
-        return False  # and nothing was written: others' data may be read only
-    with _advising(folder), _alone(folder):
-        try:
-            for wanted in missing:
-                _fetch_archive(wanted, folder) if wanted.unpack else _fetch_file(wanted, folder)
-        except _Refused as error:
-            raise InvalidInput(f"{error}. By hand: {source.instruction} Put it into {folder}.") from None
-    return True
+    if missing:  # else nothing is written: others' data may be read only
+        _fetch_all(missing, source, folder)
+    more = _missing_more(source, root)
+    if more:
+        _fetch_each(more, source, folder)
+    return bool(missing or more)
 
 
 def download(url: str, path: Path, sha256: str | None = None) -> str:
@@ -229,9 +226,66 @@ def _archive_is_there(wanted: Download, folder: Path, complete: bool) -> bool:
     return False
 
 
-def _fetch_file(wanted: Download, folder: Path) -> None:
-    path = folder / wanted.to
-    _say_checked(f"{path} has come", download(wanted.url, path, wanted.sha256), wanted)
+def _missing_more(source: Source, root: Path) -> list[Download]:
+    """What the downloads, which are there now, name besides, and what of it must come."""
+    if source.more is None:
+        return []
+    try:
+        what, wanted = source.more(root)
+    except InvalidSetting:
+        raise
+    except InvalidInput as error:
+        names = ", ".join(download.to for download in source.downloads)
+        raise InvalidInput(f"{error} (to have {names} anew, move it away)") from None
+    missing = [archive for archive in wanted if not _is_in_its_folder(archive, root / source.folder)]
+    say(f"{what}: {len(wanted) - len(missing):,} are there, {len(missing):,} are to come")
+    return missing
+
+
+def _is_in_its_folder(wanted: Download, folder: Path) -> bool:
+    """Whether an archive was unpacked into the folder that is its own: by us and completely, or by somebody else."""
+    target, ours = folder / wanted.to, folder / OURS / _key(wanted)
+    note = ours.with_suffix(".json")
+    if note.exists() or ours.exists():
+        return _is_unpacked(note, wanted, target)
+    return target.is_dir() and any(target.iterdir())
+
+
+def _fetch_all(missing: Sequence[Download], source: Source, folder: Path) -> None:
+    with _advising(folder), _alone(folder):
+        try:
+            for wanted in missing:
+                fetched = _fetch_archive if wanted.unpack else _fetch_file
+                found = fetched(wanted, folder)
+                name = _name(wanted) if wanted.unpack else folder / wanted.to
+                _say_checked(f"{name} has come", found, wanted)
+        except _Refused as error:
+            raise InvalidInput(f"{error}. {_by_hand(source, folder)}") from None
+
+
+def _fetch_each(missing: Sequence[Download], source: Source, folder: Path) -> None:
+    """Download many archives; one that is refused does not keep the others from coming."""
+    refused = []
+    with _advising(folder), _alone(folder):
+        for number, wanted in enumerate(missing, start=1):
+            try:
+                _fetch_archive(wanted, folder)
+                say(f"{_name(wanted)} has come ({number:,} of {len(missing):,})")
+            except _Refused as error:
+                say(str(error))
+                refused.append(error)
+    if refused:
+        n = f"{len(refused):,} of {len(missing):,} did not come"
+        raise InvalidInput(f"{n}, the first of them: {refused[0]}. {_by_hand(source, folder)}")
+
+
+def _by_hand(source: Source, folder: Path) -> str:
+    return f"By hand: {source.instruction} Put it into {folder}."
+
+
+def _fetch_file(wanted: Download, folder: Path) -> str:
+    """Download a file; its sha256."""
+    return download(wanted.url, folder / wanted.to, wanted.sha256)
 
 
 def _say_checked(what: str, sha256: str, wanted: Download) -> None:
@@ -239,17 +293,20 @@ def _say_checked(what: str, sha256: str, wanted: Download) -> None:
     say(f"{what}; its sha256 {sha256} {said}")
 
 
-def _fetch_archive(wanted: Download, folder: Path) -> None:
-    """Download and unpack an archive, then delete it; what was unpacked is noted, and recognised by the next call."""
+def _fetch_archive(wanted: Download, folder: Path) -> str:
+    """Download and unpack an archive, then delete it; its sha256.
+
+    What was unpacked is noted, and recognised by the next call.
+    """
     archive = folder / OURS / _key(wanted) / _name(wanted)
     if archive.exists() and wanted.sha256 not in (None, _sha256(archive)):
         archive.unlink()  # an older version
     found = _sha256(archive) if archive.exists() else download(wanted.url, archive, wanted.sha256)
-    _say_checked(f"{archive.name} has come", found, wanted)
     sizes = _unpacked(archive, folder / wanted.to, wanted.url)
     # no sync of each file: the note holds their sizes, and what a power cut loses is seen by it
     write_json(folder / OURS / f"{_key(wanted)}.json", {"url": wanted.url, "sha256": found, "files": sizes})
     shutil.rmtree(archive.parent)
+    return found
 
 
 def _key(wanted: Download) -> str:

@@ -243,7 +243,7 @@ def chosen_entries(path: Path, chosen: Choice) -> list[ProblemEntry]:
         have = {_CHOOSE[key](entry) for entry in entries}
         unknown = next((value for value in values if value not in have), None)
         if unknown is not None:
-            raise InvalidSetting(unknown_name(f"{path} has no problem with the {key} {unknown!r}", unknown, have))
+            raise InvalidSetting(unknown_name(f"no {key} in {path} is called {unknown!r}", unknown, have))
         entries = [entry for entry in entries if _CHOOSE[key](entry) in values]
     return entries
 
