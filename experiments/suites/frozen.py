@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments import inference
 from experiments.cache import Entry
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.inference import forward
 from experiments.models.huggingface_image import HuggingFaceImage
 from experiments.networks.classifiers import head_of
-from experiments.networks.pretrained import load_pretrained
 from experiments.settings import Compute
 
 
@@ -50,7 +50,8 @@ class Frozen:
         """
         dataset.require(f"the frozen network {self.name}", "image", classes=False)
         pretrained = HuggingFaceImage(self.name, resize=self.image_size, crop=self.image_size)
-        identity = {"version": self.version, **asdict(self), **pretrained.identity()}
+        versions = [self.version, pretrained.version, inference.VERSION]
+        identity = {"versions": versions, **asdict(self), **pretrained.identity()}
         model: list[ModelUnderAudit] = []  # loaded where something is missing, once
 
         def values(name: str, split: Split) -> Tensor:
@@ -69,7 +70,7 @@ class Frozen:
 
 
 def _model(pretrained: HuggingFaceImage) -> ModelUnderAudit:
-    module = load_pretrained("AutoModelForImageClassification", pretrained.name)
+    module = pretrained.network()
     return ModelUnderAudit(
         module=module.to(memory_format=torch.channels_last),
         preprocess=pretrained.pixels(),

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from methods.contract import InvalidInput
 
+ROUNDING = 1e-12
+MOST_OFF = 0.1  # of a coefficient of correlation, where few examples are left
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -82,6 +85,11 @@ class _OneSlice:
     def true_slices(self, cells: Cells) -> Tensor:
         return torch.from_numpy(cells.both).unsqueeze(1)
 
+    def check_members(self, cells: Cells) -> None:
+        """Raise `InvalidInput` where training has nothing of the slice, so that there is nothing to change."""
+        if not cells.both.any():
+            raise InvalidInput(f"the slice {self.slice_names(cells)[0]!r} has no training examples: choose another")
+
 
 class Rare(_OneSlice):
     """The slice is rare in training: `strength` is its share of the class's training examples, in [0, 1)."""
@@ -89,12 +97,15 @@ class Rare(_OneSlice):
     def train(self, labels: Tensor, cells: Cells, strength: float, n_classes: int, seed: int) -> Manipulated:
         members, others = np.flatnonzero(cells.both), int((cells.of_class & ~cells.with_value).sum())
         _expect(0 <= strength < 1, strength, "a share of the class, at least 0 and below 1")
+        self.check_members(cells)
+        if not others:
+            raise InvalidInput(f"all training examples of {cells.class_name} have {cells.value}: choose another slice")
         wanted = round(strength / (1 - strength) * others)
         if wanted > len(members):
-            most = len(members) / max(1, len(members) + others)
+            most = _rounded_down(len(members) / (len(members) + others))
             raise InvalidInput(
                 f"the slice {self.slice_names(cells)[0]!r} has {len(members):,} training examples, {wanted:,} are "
-                f"needed for a share of {strength:g}: expected a strength of at most {most:.3g}"
+                f"needed for a share of {strength:g}: expected a strength of at most {most}"
             )
         kept = np.random.default_rng(seed).permutation(members)[:wanted]
         rows = np.sort(np.concatenate([np.flatnonzero(~cells.both), kept]))
@@ -106,6 +117,9 @@ class NoisyLabel(_OneSlice):
 
     def train(self, labels: Tensor, cells: Cells, strength: float, n_classes: int, seed: int) -> Manipulated:
         _expect(0 < strength <= 1, strength, "a probability above 0 and at most 1")
+        self.check_members(cells)
+        if n_classes < 2:
+            raise InvalidInput("there is 1 class, so that no label can be wrong: expected at least 2")
         generator = np.random.default_rng(seed)
         flipped = cells.both & (generator.random(len(labels)) < strength)
         steps = torch.from_numpy(generator.integers(1, n_classes, len(labels)))  # to any other class
@@ -135,17 +149,19 @@ class Correlated:
             for y in (True, False)
             for a in (True, False)
         }
-        shares = _shares(cells.of_class.mean(), cells.with_value.mean(), strength)
-        if min(shares.values()) < 0:
+        shares = _feasible_shares(cells, strength)
+        names = dict(zip(rows_of, ("both", *self.slice_names(cells), "neither"), strict=True))
+        empty = next((cell for cell, share in shares.items() if share > 0 and not len(rows_of[cell])), None)
+        if empty is not None:
             raise InvalidInput(
-                f"{cells.class_name} ({cells.of_class.mean():.0%} of the training examples) and {cells.value} "
-                f"({cells.with_value.mean():.0%}) cannot have a correlation of {strength:g}: expected at most "
-                f"{_largest(cells.of_class.mean(), cells.with_value.mean()):.3g}"
+                f"no training example of {cells.class_name} and {cells.value} is {names[empty]}, which a correlation "
+                f"of {strength:g} needs: choose another class or value"
             )
         n = min(len(rows_of[cell]) / share for cell, share in shares.items() if share > 0)
         generator = np.random.default_rng(seed)
         kept = [generator.permutation(rows)[: round(shares[cell] * n)] for cell, rows in rows_of.items()]
         rows = np.sort(np.concatenate(kept))
+        _check_reached(cells, rows, strength)
         return Manipulated(rows, labels[torch.from_numpy(rows)])
 
 
@@ -154,6 +170,42 @@ MANIPULATIONS: Mapping[str, Manipulation] = {
     "correlation": Correlated(),
     "noisy_label": NoisyLabel(),
 }
+
+
+def _feasible_shares(cells: Cells, correlation: float) -> dict[tuple[bool, bool], float]:
+    """Of the four cells; those that are none but for rounding are 0."""
+    p_class, p_value = float(cells.of_class.mean()), float(cells.with_value.mean())
+    if not (0 < p_class < 1 and 0 < p_value < 1):
+        raise InvalidInput(
+            f"{p_class:.0%} of the training examples are {cells.class_name} and {p_value:.0%} have {cells.value}: "
+            "what does not vary has no correlation"
+        )
+    shares = _shares(p_class, p_value, correlation)
+    if min(shares.values()) < -ROUNDING:
+        raise InvalidInput(
+            f"{cells.class_name} ({p_class:.0%} of the training examples) and {cells.value} ({p_value:.0%}) cannot "
+            f"have a correlation of {correlation:g}: expected at most {_rounded_down(_largest(p_class, p_value))}"
+        )
+    return {cell: share if share > ROUNDING else 0.0 for cell, share in shares.items()}
+
+
+def _check_reached(cells: Cells, rows: np.ndarray, correlation: float) -> None:
+    """Raise `InvalidInput` where so few examples are left that their correlation is another one."""
+    of_class, with_value = cells.of_class[rows], cells.with_value[rows]
+    varies = len(rows) > 0 and 0 < of_class.mean() < 1 and 0 < with_value.mean() < 1
+    if not varies or abs(np.corrcoef(of_class, with_value)[0, 1] - correlation) > MOST_OFF:
+        raise InvalidInput(
+            f"only {len(rows):,} training examples can be kept for a correlation of {correlation:g} between "
+            f"{cells.class_name} and {cells.value}, too few to have it: expected more, or a smaller strength"
+        )
+
+
+def _rounded_down(number: float) -> str:
+    """Three digits, and never more than the number: what a message allows must be allowed."""
+    if number <= 0:
+        return "0"
+    scale = 10 ** (2 - math.floor(math.log10(number)))
+    return f"{math.floor(number * scale) / scale:g}"
 
 
 def _shares(p_class: float, p_value: float, correlation: float) -> dict[tuple[bool, bool], float]:

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.contract import Dataset, Split
+from experiments.contract import WORDS, Dataset, Split
 from experiments.keys import derive
-from experiments.reading.signals import WithSignal, signal_of
-from methods.contract import Unsupported
+from experiments.reading.signals import Signal, WithSignal, signal_of
+from methods.contract import InvalidInput, Unsupported
 
 ATTRIBUTE = "planted"
 MAINS = 50 / 128  # cycles a sample: 50 Hz in 128 samples a second
@@ -46,28 +46,49 @@ class Planted:
     strength: float = field(default=1.0, metadata={"above": 0})
     channel: int = field(default=0, metadata={"min": 0})
 
+    def __post_init__(self) -> None:
+        if self.artefact in IN_IMAGES and self.strength > 1:
+            raise InvalidInput(f"strength is {self.strength:g}, expected at most 1 for a {self.artefact}")
+
+    @property
+    def name(self) -> str:
+        """Such as "tag", or "drift on channel 3"."""
+        return self.artefact if self.artefact in IN_IMAGES else f"{self.artefact} on channel {self.channel}"
+
     def plant(self, dataset: Dataset, seed: int) -> Dataset:
-        """The data set with the attribute `planted` ("yes" or "no").
+        """The data set with the attribute `planted`: `name`, or "none".
 
         Raises
         ------
         Unsupported
             Where the examples are of a kind that this artefact is not made for.
         """
-        dataset.require(f"the artefact {self.artefact}", "image" if self.artefact in IN_IMAGES else "series")
+        modality = "image" if self.artefact in IN_IMAGES else "series"
+        if dataset.modality != modality:
+            raise Unsupported(
+                f"the artefact {self.artefact} is planted into {WORDS[modality]}; {dataset.name} has modality "
+                f"{dataset.modality}: choose another artefact"
+            )
+        if any(ATTRIBUTE in split.attributes for split in dataset.splits.values()):
+            raise Unsupported(f"{dataset.name} has the attribute {ATTRIBUTE!r} already: plant one artefact only")
         identity = {"version": self.version, **asdict(self), "seed": seed}
+        if modality == "image":
+            identity["signal"] = self._signal().identity()
         splits = {name: self._planted(split, derive(seed, "planted", name)) for name, split in dataset.splits.items()}
         return dataset.derived({"planted": identity}, splits=splits)
+
+    def _signal(self) -> Signal:
+        return signal_of(self.artefact, None, None, self.strength)
 
     def _planted(self, split: Split, seed: int) -> Split:
         generator = np.random.default_rng(seed)
         marked = generator.random(split.n_examples) < self.share  # (n,)
         examples = (
-            WithSignal(split.examples, marked.tolist(), signal_of(self.artefact, None, None, self.strength))
+            WithSignal(split.examples, marked.tolist(), self._signal())
             if self.artefact in IN_IMAGES
             else self._in_series(split.examples, marked, generator)
         )
-        planted = pd.Series(np.where(marked, "yes", "no"), index=split.attributes.index)
+        planted = pd.Series(np.where(marked, self.name, "none"), index=split.attributes.index)
         return replace(split, examples=examples, attributes=split.attributes.assign(**{ATTRIBUTE: planted}))
 
     def _in_series(self, examples: Sequence[Tensor], marked: np.ndarray, generator: np.random.Generator) -> Tensor:
@@ -80,5 +101,5 @@ class Planted:
             wave = np.sin(2 * np.pi * MAINS * np.arange(length) + phase)  # (n, t)
         else:
             wave = generator.choice([-1, 1], size=(n, 1)) * np.linspace(-1, 1, length)
-        series[:, self.channel] += torch.from_numpy(self.strength * wave * marked[:, None]).to(series.dtype)
+        series[marked, self.channel] += torch.from_numpy(self.strength * wave[marked]).to(series.dtype)
         return series

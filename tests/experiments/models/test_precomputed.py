@@ -128,8 +128,9 @@ def test_a_data_set_without_stored_outputs_is_refused(settings_of):
         Precomputed().build(load_dataset(settings_of()))
 
 
-def test_a_dry_run_needs_no_more_than_a_run(slicebench, workspace):
+def test_a_dry_run_says_that_nothing_has_to_be_computed_first(slicebench, workspace):
     np.savez("outputs.npz", embeddings=np.eye(4), labels=[0, 1, 0, 1], logits=np.eye(4)[:, :2])
     done = slicebench("run", "dataset=predictions", "dataset.path=outputs.npz", "model=precomputed", "--dry-run")
     assert done.exit_code == 0, done.stderr
-    assert "infer test" in done.stdout
+    assert "infer" not in done.stdout
+    assert "disk needed" in done.stdout
