@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,14 +19,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments.cache import lock_if_free, waiting_lock
-from experiments.compute import threads
+from experiments.compute import n_threads, threads
 from experiments.console import printer, progress_bars, say
 from experiments.contract import Dataset, ProblemSet
 from experiments.keys import key_of
 from experiments.reading.dcbench import INDEX
 from experiments.reading.sources import data_root
-from experiments.settings import Settings, check_settings
-from experiments.suites.making import Workshop, entry_of, make_problem, read_report
+from experiments.settings import Compute, Settings, check_settings
+from experiments.suites.making import Workshop, by_manipulation, entry_of, make_problem, read_report
 from experiments.suites.recipes import Block, Recipe, read_suite
 from experiments.suites.storing import write_index
 from experiments.training import recipe_of
@@ -50,12 +50,15 @@ class Order:
         The user's own.
     root : Path
         Of the suite.
+    threads : int
+        Of each process, unless overrides say another number.
     """
 
     suite: str
     block: str
     overrides: tuple[str, ...]
     root: Path
+    threads: int = 1
 
 
 Job = tuple[Order, Recipe]
@@ -80,7 +83,8 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
     suites = [(name, *read_suite(name)) for name in names]  # all are read before the first is made
     for asked, name, blocks in suites:
         root = (folder or data_root() / SUITES).expanduser().absolute() / name
-        orders = [Order(asked, block, tuple(overrides), root) for block in blocks]
+        threads = max(1, n_threads(Compute()) // jobs)
+        orders = [Order(asked, block, tuple(overrides), root, threads) for block in blocks]
         _make_suite(name, orders, jobs, root)
 
 
@@ -170,7 +174,7 @@ def _known(order: Order, recipe: Recipe) -> dict[str, Any] | None:
 def _workshop(order: Order) -> Workshop:
     """Settings and data of a block: read once for all its problems."""
     block = read_suite(order.suite)[1][order.block]
-    settings = _settings((*block.overrides, *order.overrides))
+    settings = _settings((f"compute.threads={order.threads}", *block.overrides, *order.overrides))
     if recipe_of(settings) is None:
         raise InvalidInput(f"{order.block}: model={settings.model.name} is not trained here: choose one that is")
     dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
@@ -185,7 +189,8 @@ def _prepared(block: Block, settings: Settings, dataset: Dataset) -> Dataset:
     if block.planted is not None:
         dataset = block.planted.plant(dataset, settings.seeds.split)
     if block.frozen is not None:
-        with threads(settings.compute), progress_bars(lambda *_: None):
+        # one process does it for all, so that it may have all cores
+        with threads(replace(settings.compute, threads=None)), progress_bars(lambda *_: None):
             dataset = block.frozen.features(dataset, settings.paths.cache, settings.compute)
     return dataset
 
@@ -218,11 +223,15 @@ def _line(report: Mapping[str, Any]) -> str:
 
 
 def _summarise(name: str, reports: Sequence[Mapping[str, Any]], root: Path) -> None:
-    table = Table("kind", "fit", "unfit", box=SIMPLE_HEAD, pad_edge=False, title=escape(name))
-    kinds = dict.fromkeys(report["definition"]["recipe"]["kind"] for report in reports)
-    for kind in kinds:
-        fit = [report["fit"] for report in reports if report["definition"]["recipe"]["kind"] == kind]
-        table.add_row(kind, str(sum(fit)), str(len(fit) - sum(fit)))
+    table = Table("kind", "fit", "slices", "by manipulation", "unfit", box=SIMPLE_HEAD, pad_edge=False)
+    for kind in dict.fromkeys(report["definition"]["recipe"]["kind"] for report in reports):
+        of_kind = [report for report in reports if report["definition"]["recipe"]["kind"] == kind]
+        fit = [report for report in of_kind if report["fit"]]
+        n_slices = len({entry_of(report).group for report in fit})
+        counts = (len(fit), n_slices, sum(map(by_manipulation, fit)), len(of_kind) - len(fit))
+        table.add_row(kind, *map(str, counts))
+    printer().print(f"\n{escape(name)}: {root}", soft_wrap=True)
     printer().print(table)
+    say("slices: different ones; by manipulation: at least 10 points worse there than the model without it")
     if not any(report["fit"] for report in reports):
         say(f"{name}: no problem is fit, so there is nothing to find slices in; the reasons stand above")
