@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.listing import items
 
 README = Path(__file__).parents[1] / "README.md"
@@ -67,8 +69,18 @@ def test_audit_your_own_model_works_as_written(slicebench, workspace, capsys):
     assert "skipped" not in slicebench(*command).stderr  # other weights are another model
 
 
+@pytest.fixture(scope="module")
+def suites(tmp_path_factory):
+    """A data root with the suite that is made from what scikit-learn brings along."""
+    root = tmp_path_factory.mktemp("data")
+    made = CliRunner().invoke(app, ["make", "digits", "--folder", str(root / "suites"), "compute.threads=1"])
+    assert made.exit_code == 0, made.output
+    return root
+
+
 @pytest.mark.parametrize("words", [w for w in commands() if "--import-path" not in w], ids=" ".join)
-def test_every_command_is_accepted(slicebench, workspace, own_cache, words):
+def test_every_command_is_accepted(slicebench, workspace, own_cache, suites, monkeypatch, words):
+    monkeypatch.setenv("SLICEBENCH_DATA", str(suites))
     slicebench("run", "method=random")
     slicebench("run", "method=random", "paths.results=outputs/methods")
     dry = ["--dry-run"] if words[0] == "run" and "--dry-run" not in words else []
