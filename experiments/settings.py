@@ -6,13 +6,14 @@ import hashlib
 import inspect
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -206,6 +207,22 @@ def check_settings(config: DictConfig) -> Settings:
         seeds=construct(Seeds, plain["seeds"], "seeds"),
         variant=plain["method"].get("label") or _in_words(changed["method"]),
     )
+
+
+def settings_of(overrides: Sequence[str]) -> Settings:
+    """The checked settings of a run with these overrides, for programs that Hydra does not start.
+
+    Raises
+    ------
+    InvalidInput
+        As `check_settings`; what Hydra itself finds wrong comes as its own errors.
+    """
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            config.pop("hydra")
+        return check_settings(config)
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:

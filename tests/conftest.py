@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner, Result
 
+from experiments import settings
 from experiments.cli import app
-from experiments.settings import Settings, check_settings
+from experiments.settings import Settings
 
 torch.set_num_threads(1)
 threadpool_limits(1)
@@ -55,15 +53,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def settings_of(workspace: Path) -> Callable[..., Settings]:
     """The checked settings of a run with these overrides, its results in the workspace."""
 
-    def composed(*overrides: str) -> Settings:
-        with initialize_config_module("conf", version_base="1.3"):
-            config = compose("config", ["tracking=none", *overrides], return_hydra_config=True)
-            HydraConfig.instance().set_config(config)
-            with open_dict(config):
-                config.pop("hydra")
-            return check_settings(config)
-
-    return composed
+    return lambda *overrides: settings.settings_of(["tracking=none", *overrides])
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from experiments import inference
 from experiments.cache import Entry
+from experiments.console import say
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.inference import forward
 from experiments.models.huggingface_image import HuggingFaceImage
@@ -58,6 +59,7 @@ class Frozen:
             depends = {"frozen": identity, "data": dataset.fingerprint, "split": name}
 
             def fill(folder: Path) -> None:
+                say(f"{dataset.name}: features of {split.n_examples:,} {name} images by {self.name}")
                 model.extend([] if model else [_model(pretrained)])
                 layer = model[0].final_hidden
                 rows = forward(model[0], split, [layer], compute)[layer]

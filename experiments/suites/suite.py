@@ -11,9 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -25,7 +22,7 @@ from experiments.contract import Dataset, ProblemSet
 from experiments.keys import key_of
 from experiments.reading.dcbench import INDEX
 from experiments.reading.sources import data_root
-from experiments.settings import Compute, Settings, check_settings
+from experiments.settings import Compute, Settings, settings_of
 from experiments.suites.making import Workshop, by_manipulation, entry_of, make_problem, read_report
 from experiments.suites.recipes import Block, Recipe, read_suite
 from experiments.suites.storing import write_index
@@ -174,7 +171,8 @@ def _known(order: Order, recipe: Recipe) -> dict[str, Any] | None:
 def _workshop(order: Order) -> Workshop:
     """Settings and data of a block: read once for all its problems."""
     block = read_suite(order.suite)[1][order.block]
-    settings = _settings((f"compute.threads={order.threads}", *block.overrides, *order.overrides))
+    common = ("tracking=none", "evaluation=stored", f"compute.threads={order.threads}")
+    settings = settings_of((*common, *block.overrides, *order.overrides))
     if recipe_of(settings) is None:
         raise InvalidInput(f"{order.block}: model={settings.model.name} is not trained here: choose one that is")
     dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
@@ -198,16 +196,6 @@ def _prepared(block: Block, settings: Settings, dataset: Dataset) -> Dataset:
 def _recipes(order: Order) -> list[Recipe]:
     workshop = _workshop(order)
     return list(workshop.block.recipes(order.block, workshop.dataset))
-
-
-def _settings(overrides: Sequence[str]) -> Settings:
-    """Checked settings, as a run with these overrides has them."""
-    with initialize_config_module("conf", version_base="1.3"):
-        config = compose("config", ["tracking=none", "evaluation=stored", *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(config)
-        with open_dict(config):
-            config.pop("hydra")
-        return check_settings(config)
 
 
 def _line(report: Mapping[str, Any]) -> str:
