@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TypedDict
 
@@ -39,13 +40,13 @@ def items(kind: str) -> list[Item]:
 
 
 def _summary(file: Path) -> str:
-    """The first line of the docstring of what the config makes; of an experiment, its third line."""
+    """The first line of the docstring of what the config makes; else the line below its command."""
     text = file.read_text()
     target = (yaml.safe_load(text) or {}).get("_target_")
     if target:
         return _docstring(*target.rsplit(".", 1)).split("\n")[0].strip()
     comments = [line[2:] for line in text.splitlines() if line.startswith("# ")]
-    return comments[2] if len(comments) > 2 else ""
+    return next((below for line, below in pairwise(comments) if line.startswith("slicebench ")), "")
 
 
 def _docstring(module: str, name: str) -> str:

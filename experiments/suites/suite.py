@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
@@ -131,6 +132,11 @@ def _done(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise InvalidInput(
+                "a process was killed, maybe for want of memory: what was made is kept, and the same command goes on; "
+                "try fewer --jobs"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

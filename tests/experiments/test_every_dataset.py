@@ -15,11 +15,12 @@ from experiments.schema import parameters_of
 
 NAMES = [item["name"] for item in items("datasets")]
 FOLDER = Path(conf.__path__[0]) / "dataset"
-OWN = {"image_folder", "table", "predictions"}  # made for the user's files
+OWN = {"image_folder", "table", "predictions", "suite"}  # of what the user has, or has made here
+TESTED_IN = {"suite": "suites"}  # the folder of its tests, where it is not that of the loaders
 EMBEDDED = {"digits"}
 NAMED_IN_THE_PAPERS = {
     *("digits", "fairface", "imagenet", "imagenet_superclass", "amazon_polarity", "sst2", "movielens", "squad"),
-    *("chest_xray", "adult", "wine", "ag_news", "bone_age", "covid_xray", "eeg", "predictions"),
+    *("chest_xray", "adult", "wine", "ag_news", "bone_age", "covid_xray", "eeg", "dcbench", "predictions"),
 }
 
 
@@ -47,7 +48,7 @@ def test_the_list_is_complete():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_data_set_has_tests_of_its_own_and_says_what_it_is(name):
-    tests = (Path(__file__).parent / "loaders" / f"test_{name}.py").read_text()
+    tests = (Path(__file__).parent / TESTED_IN.get(name, "loaders") / f"test_{name}.py").read_text()
     if name not in OWN | EMBEDDED:
         assert "test_the_real_files" in tests
     assert next(item for item in items("datasets") if item["name"] == name)["summary"]
@@ -90,6 +91,7 @@ PROMISED = [
     ("ag_news", "noisy", "found", 10_000),
     ("bone_age", None, "found", 12_611),
     ("covid_xray", None, "found", 527),
+    ("dcbench", None, "found", 3),  # problems
 ]
 
 

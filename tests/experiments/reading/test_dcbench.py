@@ -10,11 +10,18 @@ import pytest
 import torch
 import yaml
 
-from experiments.reading.dcbench import INDEX, read_index, read_problem
+from experiments.reading.dcbench import (
+    INDEX,
+    artifacts_of,
+    chosen_entries,
+    read_index,
+    read_outcomes,
+    read_problem,
+)
 from experiments.reading.panels import read_panel
 from experiments.reading.sources import Absent
 from methods.contract import ModelOutputs
-from methods.errors import InvalidInput
+from methods.errors import MOST_NAMES, InvalidInput, InvalidSetting
 
 N_VAL, N_TEST = 30, 40
 ATTRIBUTES = {
@@ -108,7 +115,7 @@ def stored(request, tmp_path):
     def write(**changed):
         columns = made_columns()
         for name, values in changed.items():
-            columns[name] |= values
+            columns[name] = columns.get(name, {}) | values
         for name, values in columns.items():
             write_panel(tmp_path / FOLDER / f"{name}.mk", values, older=request.param == "older")
         index = tmp_path / INDEX
@@ -408,6 +415,182 @@ def test_a_problem_that_is_there_twice_is_refused(index):
 def test_a_missing_index_is_named(tmp_path):
     with pytest.raises(Absent, match=r"problems\.yaml is missing: download slice_discovery/problems\.yaml from"):
         read_index(tmp_path / "problems.yaml")
+
+
+@pytest.fixture
+def several(index):
+    """An index of three problems: a correlation and two rare ones, the first two of the same data."""
+    rare = {**ATTRIBUTES, "slice_category": "rare"}
+    texts = (index_text(), index_text(rare, "p_2", 2), index_text({**rare, "dataset": "imagenet"}, "p_3", 3))
+    return index("".join(texts))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({}, ["p_1", "p_2", "p_3"]),
+        ({"problem": None, "kind": None, "dataset": None}, ["p_1", "p_2", "p_3"]),
+        ({"problem": ("p_3", "p_1")}, ["p_1", "p_3"]),
+        ({"kind": "rare"}, ["p_2", "p_3"]),
+        ({"kind": ("rare", "correlation"), "dataset": "celeba"}, ["p_1", "p_2"]),
+        ({"problem": "p_2", "kind": "rare", "dataset": ("celeba", "imagenet")}, ["p_2"]),
+    ],
+)
+def test_problems_are_chosen_by_id_kind_and_data_and_stay_in_order(several, chosen, expected):
+    assert [entry.container_id for entry in chosen_entries(several, chosen)] == expected
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"problem": "p_4"}, r"problems\.yaml.* 'p_4'; the nearest are .*p_1"),
+        ({"problem": ("p_2", "p_20")}, "'p_20'; the nearest"),
+        ({"kind": "noisy_label"}, r"'noisy_label' \(all: correlation, rare\)"),
+        ({"dataset": "imagnet"}, r"'imagnet'; the nearest is imagenet \(all: celeba, imagenet\)"),
+    ],
+)
+def test_a_choice_that_nothing_meets_is_answered_with_what_there_is(several, chosen, says):
+    with pytest.raises(InvalidSetting, match=says):
+        chosen_entries(several, chosen)
+
+
+def test_of_many_problems_only_the_nearest_are_named(index):
+    """dcbench has 1,235: nobody reads a line with all of them."""
+    path = index("".join(index_text(container_id=f"p_{i}", number=i) for i in range(1, MOST_NAMES + 2)))
+    with pytest.raises(InvalidSetting, match=rf"'p_99'; the nearest are p_9, .*{MOST_NAMES + 1} in all") as error:
+        chosen_entries(path, {"problem": "p_99"})
+    assert len(str(error.value).replace(str(path), "")) < 150
+
+
+@pytest.mark.parametrize("embedding", ["activations", "clip"])
+def test_the_artifacts_of_a_problem_are_those_that_are_read(stored, embedding):
+    root, entry = stored()
+    artifacts = artifacts_of(entry, embedding)
+    assert artifacts == {
+        name: f"{FOLDER}/{name}" for name in NAMES if name not in {"activations", "clip"} - {embedding}
+    }
+    for folder in (root / FOLDER).glob("*.mk"):
+        if folder.stem not in artifacts:
+            shutil.rmtree(folder)
+    read_problem(root, entry, embedding)
+    model = replace(entry, artifacts={**entry.artifacts, "model": "m", "base_dataset": "b"})
+    assert artifacts_of(model, embedding) == artifacts
+
+
+def test_outcomes_are_those_of_the_test_predictions(stored):
+    root, entry = stored()
+    columns = made_columns()["test_predictions"]
+    correct, true_slices = read_outcomes(root, entry)
+    expected = (columns["probs"].argmax(axis=1) == columns["target"])[::-1]  # written backwards
+    assert correct.tolist() == expected.tolist()
+    assert (correct.dtype, true_slices.dtype) == (torch.bool, torch.bool)
+    assert true_slices.tolist() == [[i % 4 == 0, i % 5 == 0] for i in range(N_TEST)]
+
+
+def test_outcomes_need_no_embeddings(stored):
+    root, entry = stored()
+    whole = read_problem(root, entry)
+    for name in ("activations", "clip", "val_predictions"):
+        shutil.rmtree(root / FOLDER / f"{name}.mk")
+    correct, true_slices = read_outcomes(root, entry)
+    assert correct.tolist() == (whole.test.stored.logits.argmax(dim=1) == whole.test.labels).tolist()
+    assert torch.equal(true_slices, whole.true_slices)
+
+
+@pytest.mark.parametrize("name", ["test_slices", "test_predictions"])
+def test_outcomes_of_few_rows_that_do_not_join_are_left_out(stored, name):
+    correct, true_slices = read_outcomes(*stored(**{name: renamed(name, 1)}))
+    assert len(correct) == len(true_slices) == N_TEST - 1
+
+
+@pytest.mark.parametrize("name", ["test_slices", "test_predictions"])
+def test_outcomes_of_many_rows_that_do_not_join_are_an_error(stored, name):
+    with pytest.raises(InvalidInput, match=r"6 of the 43 ids .* do not join"):
+        read_outcomes(*stored(**{name: renamed(name, 3)}))
+
+
+def train_columns(n=50):
+    """Predictions on a train split, written backwards."""
+    class_1 = np.linspace(0.1, 0.9, n)
+    return {
+        "id": np.array([f"n{i:02d}" for i in range(n)])[::-1],
+        "target": np.arange(n)[::-1] % 2,
+        "probs": np.stack([1 - class_1, class_1], axis=1)[::-1].copy(),
+    }
+
+
+def with_train(stored, **changed):
+    """The problem with a train split, as ours have it."""
+    activations, train = made_columns()["activations"], {**train_columns(), **changed}
+    more = {
+        "id": np.array([*activations["id"], *train_columns()["id"]]),
+        "act": np.concatenate([activations["act"], np.arange(200, dtype=np.float32).reshape(50, 4)[::-1]]),
+    }
+    root, entry = stored(activations=more, train_predictions=train)
+    return root, replace(entry, artifacts={**entry.artifacts, "train_predictions": f"{FOLDER}/train_predictions"})
+
+
+def test_ours_have_what_the_model_was_trained_on(stored):
+    root, entry = with_train(stored)
+    assert list(artifacts_of(entry)) == [
+        "val_predictions",
+        "test_predictions",
+        "train_predictions",
+        "test_slices",
+        "activations",
+    ]
+    train = read_problem(root, entry).train
+    assert train.ids == tuple(f"n{i:02d}" for i in range(50))
+    assert train.labels.tolist() == [0, 1] * 25
+    assert torch.equal(train.stored.embeddings, torch.arange(200.0).reshape(50, 4))
+    assert train.stored.logits[0].tolist() == pytest.approx(np.log([0.9, 0.1]).tolist())
+
+
+def test_dcbench_has_no_train_split(stored):
+    assert read_problem(*stored()).train is None
+
+
+def test_a_train_split_is_checked_as_the_others_are(stored):
+    few = np.array([*(f"n{i:02d}" for i in range(2, 50)), "x0", "x1"])
+    (note,) = read_problem(*with_train(stored, id=few)).notes
+    assert note.startswith("2 of the 50 ids of ")
+    assert "train_predictions.mk do not join and are left out" in note
+    many = np.array([f"x{i:02d}" for i in range(50)])
+    with pytest.raises(InvalidInput, match=r"50 of the 50 ids .*train_predictions\.mk do not join"):
+        read_problem(*with_train(stored, id=many))
+    with pytest.raises(InvalidInput, match=r"so many classes: val_predictions 2, test_predictions 2, train_pred.* 3"):
+        read_problem(*with_train(stored, probs=np.full((50, 3), 1 / 3)))
+
+
+def test_paths_are_read_where_there_are_some(stored):
+    paths = np.array([f"photos/{i}.jpg" for i in range(N_TEST)])
+    problem = read_problem(*stored(test_predictions={"path": paths}))
+    assert problem.test.paths == tuple(paths[::-1])  # written backwards
+    assert problem.validation.paths is None
+
+
+def test_paths_stay_with_their_rows(stored):
+    paths = {"path": np.array([f"photos/{one}.jpg" for one in made_columns()["test_predictions"]["id"]])}
+    problem = read_problem(*stored(test_predictions=paths, test_slices=renamed("test_slices", 1)))
+    assert len(problem.test.ids) == N_TEST - 1
+    assert problem.test.paths == tuple(f"photos/{one}.jpg" for one in problem.test.ids)
+
+
+def test_the_index_may_name_the_classes(stored):
+    root, entry = stored()
+    assert entry.class_names is None
+    (root / INDEX).write_text(index_text({**ATTRIBUTES, "class_names": ["frowning", "smiling"]}))
+    (entry,) = read_index(root / INDEX)
+    assert entry.class_names == ("frowning", "smiling")
+    read_problem(root, entry)
+    with pytest.raises(InvalidInput, match=r"p_1 has so many classes: .*test_predictions 2, class_names 3"):
+        read_problem(root, replace(entry, class_names=("a", "b", "c")))
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], "smiling", [0, 1], None])
+def test_names_of_classes_are_different_texts(index, names):
+    with pytest.raises(InvalidInput, match=r"problem 1 \(p_1\).*class_names is "):
+        read_index(index(index_text({**ATTRIBUTES, "class_names": names})))
 
 
 @pytest.fixture(params=["p_101001", "p_101002", "p_101003"])
