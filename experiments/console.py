@@ -17,7 +17,7 @@ console = Console(stderr=True, highlight=False)
 def printer() -> Console:
     """A console on standard output; off a terminal its lines are long, so that nothing is cut."""
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=200)
+    return plain if plain.is_terminal else Console(highlight=False, width=240)
 
 
 def say(text: str) -> None:

@@ -33,8 +33,11 @@ def show_problems(as_json: bool) -> None:
             f"no problems in {data_root()}: slicebench make NAME (slicebench list suites), or slicebench fetch dcbench"
         )
         return
-    table = Table("set", "problem", "kind", "data set", "strength", "slice", "members", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("accuracy in", "out"):
+    table = Table("set", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("problem", no_wrap=True)  # to be copied: never cut short
+    for column in ("kind", "data set", "strength", "slice"):
+        table.add_column(column)
+    for column in ("members", "accuracy in", "out"):
         table.add_column(column, justify="right")
     for row in rows:
         common = [row["set"], row["problem"], row["kind"], row["dataset"], f"{row['strength']:g}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -87,13 +86,9 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
 
 
 def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> None:
-    recipes = [(order, recipe) for order in orders for recipe in _recipes(order)]
-    twice = next((r for r, n in Counter(recipe.name for _, recipe in recipes).items() if n > 1), None)
-    if twice is not None:
-        raise InvalidInput(f"the suite {name} has the problem {twice} twice: remove a slice, a strength or a seed")
-    reports = {recipe.name: _known(order, recipe) for order, recipe in recipes}
-    wanted = [(order, recipe) for order, recipe in recipes if reports[recipe.name] is None]
-    say(f"{name}: {len(recipes):,} problems, {len(recipes) - len(wanted):,} of them there already, in {root}")
+    all_jobs, reports = _jobs(name, orders)
+    wanted = [job for job in all_jobs if reports[job[1].name] is None]
+    say(f"{name}: {len(all_jobs):,} problems, {len(all_jobs) - len(wanted):,} of them there already, in {root}")
     try:
         with progress_bars(lambda *_: None):
             for report in progress(_reports(wanted, jobs), "problems", total=len(wanted)):
@@ -199,9 +194,20 @@ def _prepared(block: Block, settings: Settings, dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _recipes(order: Order) -> list[Recipe]:
-    workshop = _workshop(order)
-    return list(workshop.block.recipes(order.block, workshop.dataset))
+def _jobs(name: str, orders: Sequence[Order]) -> tuple[list[Job], dict[str, dict[str, Any] | None]]:
+    """All problems of a suite, and the reports of those that are there, by name."""
+    jobs: list[Job] = []
+    reports: dict[str, dict[str, Any] | None] = {}
+    for order in orders:  # block by block: the data of one at a time
+        workshop = _workshop(order)
+        for recipe in workshop.block.recipes(order.block, workshop.dataset):
+            if recipe.name in reports:
+                raise InvalidInput(
+                    f"the suite {name} has the problem {recipe.name} twice: remove a slice, a strength or a seed"
+                )
+            jobs.append((order, recipe))
+            reports[recipe.name] = _known(order, recipe)
+    return jobs, reports
 
 
 def _line(report: Mapping[str, Any]) -> str:
