@@ -19,6 +19,7 @@ import yaml
 
 import evaluation.scores
 from experiments import inference, training
+from experiments.audit import Audit
 from experiments.cache import waiting_lock
 from experiments.clock import counting
 from experiments.console import progress_bars, say
@@ -135,9 +136,13 @@ class Record:
         for note in data.notes:
             say(f"{data.name}: {note}")
 
-    def note_embedding(self, embedded: Mapping[str, Embedded]) -> None:
-        """Keep what the embedding has to say about how it was made."""
-        self.content["embedding"] = _reports(embedded)
+    def note_audit(self, audit: Audit) -> None:
+        """Keep, and say, what embeddings have to say about how they were made."""
+        self.content["embedding"] = _reports(audit.embedded)
+        explained = {} if audit.search is None else {"opponents": audit.search.scored}
+        reports = (self.content["embedding"] | _reports(explained)).values()
+        for note in dict.fromkeys(note for report in reports for note in report.get("notes", ())):
+            say(f"embedding: {note}")
 
     def write(
         self,

@@ -37,7 +37,7 @@ def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) ->
             problems = stored_problems(settings, data, audit)  # each with a model of its own, which ran elsewhere
         else:
             audited = audit(settings, data)
-            record.note_embedding(audited.embedded)
+            record.note_audit(audited)
             record.write_examples(examples_table(audited))
             problems = make_problems(settings, audited)  # all from the outputs of one model
         for part in record.unfinished_parts(problems):

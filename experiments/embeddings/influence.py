@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from experiments.batches import Batches
 from experiments.cache import Entry
 from experiments.compute import device_of
-from experiments.console import say
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
 from experiments.inference import Predictions, evaluated_splits
@@ -108,8 +107,6 @@ class _Work:
         self.rows = self._hessian_rows()
         arrays = self._entry("influence_factors", {}).get(self._write_factors)
         self.factors = HessianFactors.from_arrays(arrays, self.device)
-        for note in self.factors.notes:
-            say(f"influence: {note}")
 
     def embedded(self, name: str) -> Embedded:
         predictions = self.predictions[name]

@@ -509,24 +509,25 @@ def test_outcomes_of_many_rows_that_do_not_join_are_an_error(stored, name):
         read_outcomes(*stored(**{name: renamed(name, 3)}))
 
 
-def train_columns(n=50):
-    """Predictions on a train split, written backwards."""
-    class_1 = np.linspace(0.1, 0.9, n)
+def train_columns():
+    """Predictions on a train split, written backwards, and activations with its rows."""
+    class_1, ids = np.linspace(0.1, 0.9, 50), np.array([f"n{i:02d}" for i in range(50)])
+    activations, act = made_columns()["activations"], np.arange(200, dtype=np.float32).reshape(50, 4)
+    probs = np.stack([1 - class_1, class_1], axis=1)
     return {
-        "id": np.array([f"n{i:02d}" for i in range(n)])[::-1],
-        "target": np.arange(n)[::-1] % 2,
-        "probs": np.stack([1 - class_1, class_1], axis=1)[::-1].copy(),
+        "activations": {
+            "id": np.array([*activations["id"], *ids]),
+            "act": np.concatenate([activations["act"], act]),
+        },
+        "train_predictions": {"id": ids[::-1], "target": np.arange(50)[::-1] % 2, "probs": probs[::-1].copy()},
     }
 
 
 def with_train(stored, **changed):
     """The problem with a train split, as ours have it."""
-    activations, train = made_columns()["activations"], {**train_columns(), **changed}
-    more = {
-        "id": np.array([*activations["id"], *train_columns()["id"]]),
-        "act": np.concatenate([activations["act"], np.arange(200, dtype=np.float32).reshape(50, 4)[::-1]]),
-    }
-    root, entry = stored(activations=more, train_predictions=train)
+    columns = train_columns()
+    columns["train_predictions"] |= changed
+    root, entry = stored(**columns)
     return root, replace(entry, artifacts={**entry.artifacts, "train_predictions": f"{FOLDER}/train_predictions"})
 
 
