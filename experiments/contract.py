@@ -335,7 +335,7 @@ class Problem:
     fit, score : ModelOutputs
         May be the same object.
     true_slices : Tensor, shape (n_score, g), bool, optional
-        Over the rows of `score`; each true slice has members.
+        Over the rows of `score`; each true slice has members, and does not hold everything.
     audit : Audit, optional
         The outputs that it was made from; many problems may share them.
 
@@ -361,3 +361,6 @@ class Problem:
         if not self.true_slices.any(dim=0).all():
             empty = int((~self.true_slices.any(dim=0)).nonzero()[0])
             raise InvalidInput(f"{name}: true slice {empty} has no members, expected at least one")
+        if self.true_slices.all(dim=0).any():
+            whole = int(self.true_slices.all(dim=0).nonzero()[0])
+            raise InvalidInput(f"{name}: true slice {whole} holds all examples, expected some outside of it")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from experiments.clock import stage
 from experiments.contract import Dataset, ProblemSet
 from experiments.corruption import NoCorruption
+from experiments.embeddings.encoder import Encoder
 from experiments.inference import needed_splits
 from experiments.models.precomputed import Precomputed
 from experiments.settings import Settings
 from experiments.stored import TRUTH
 from experiments.training import recipe_of
 from methods.errors import InvalidSetting, Unsupported
+
+HESSIAN = "embedding.hessian_split"
 
 
 @stage("load")
@@ -41,14 +44,28 @@ def _check_stored(settings: Settings, stored: ProblemSet) -> None:
         )
     if not isinstance(settings.corruption.instance, NoCorruption):
         raise Unsupported(f"the problems of {stored.name} have true slices already: take corruption=none")
+    if isinstance(settings.embedding.instance, Encoder):
+        raise Unsupported(f"{stored.name} has no examples that an encoder could take: choose another embedding")
     if settings.evaluation.score_split != TRUTH:
         raise InvalidSetting(
             f"evaluation.score_split is {settings.evaluation.score_split}, but the true slices of {stored.name} are "
             f"those of its {TRUTH} split: take evaluation.score_split={TRUTH}"
         )
-    missing = next((name for name in needed_splits(settings) if name not in stored.splits), None)
-    if missing is not None:
-        raise InvalidSetting(
-            f"not all problems of {stored.name} have a {missing} split, expected one of {', '.join(stored.splits)}"
-            + (": take embedding.hessian_split=validation, and say so beside the results" if missing == "train" else "")
-        )
+    for setting, name in _asked_splits(settings):
+        if name not in stored.splits:
+            remedy = f"; take {HESSIAN}=validation, and say so beside the results" if setting == HESSIAN else ""
+            raise InvalidSetting(
+                f"{setting} needs the {name} split, which not all problems of {stored.name} have: they have "
+                f"{' and '.join(stored.splits)}{remedy}"
+            )
+
+
+def _asked_splits(settings: Settings) -> list[tuple[str, str]]:
+    """The splits that a run needs, each behind the setting that asks for it."""
+    evaluation = settings.evaluation
+    asked = [("evaluation.fit_split", evaluation.fit_split), ("evaluation.score_split", evaluation.score_split)]
+    asked += [(HESSIAN, name) for name in settings.embedding.instance.splits()]
+    if settings.explainer is not None:
+        asked += [("evaluation.opponents_from", evaluation.opponents_from)]
+        asked += [("the Hessian of evaluation.opponents", name) for name in settings.explainer.splits()]
+    return asked

@@ -248,6 +248,8 @@ class Record:
                 found = {name.rpartition("/")[0] for name in arrays}
         except (OSError, ValueError, zipfile.BadZipFile):  # absent or cut off: it is made again
             return False
+        if "notes_of_problems" in self.content and not self._part(index).with_suffix(".examples").exists():
+            return False  # stored problems have examples of their own
         return scored == set(names) and found <= scored and scored - found <= set(self.content["refused"])
 
     def _part(self, index: int) -> Path:

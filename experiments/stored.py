@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.audit import Audit
+from experiments.clock import stage
 from experiments.compute import device_of
 from experiments.contract import Dataset, Problem, ProblemSet, StoredProblem
 from experiments.corruption import Problems
 from experiments.embedding import outputs_of
 from experiments.settings import Settings
+from methods.contract import InvalidInput
 
 TRUTH = "test"  # the split whose true slices are stored
 
@@ -21,8 +23,11 @@ def stored_problems(settings: Settings, stored: ProblemSet, audit: Callable[[Set
 
 
 def _problem(settings: Settings, stored: StoredProblem, audit: Callable[[Settings, Dataset], Audit]) -> Problem:
-    dataset, true_slices = stored.read()
-    audited, device = audit(settings, dataset), device_of(settings.compute)
+    dataset, true_slices = stage("read")(stored.read)()
+    try:
+        audited, device = audit(settings, dataset), device_of(settings.compute)
+    except InvalidInput as error:
+        raise type(error)(f"problem {stored.name}: {error}") from None
     fit, score = (
         outputs_of(audited.predictions[name], audited.embedded[name]).to(device)
         for name in (settings.evaluation.fit_split, settings.evaluation.score_split)

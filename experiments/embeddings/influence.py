@@ -21,6 +21,7 @@ from experiments.embedding import Embedded
 from experiments.inference import Predictions, evaluated_splits
 from experiments.keys import derive
 from experiments.layers import Layer
+from experiments.reading.stored import Stored
 from experiments.settings import Settings, SplitName
 from methods.contract import InvalidInput, Unsupported
 from methods.influence import ModuleInfluence, combine, residuals
@@ -29,6 +30,7 @@ from methods.influence_hessian import HessianFactors
 from methods.influence_linear import LinearInfluence
 from methods.progress import progress
 
+LOWEST = -80.0  # of logits that are the logarithm of a probability: float32 knows none below -87
 NOT_LINEAR = 1e-3  # relative error of logits as a linear map of the final hidden layer
 
 
@@ -179,7 +181,7 @@ class _Work:
         predictions = self.predictions[self.influence.hessian_split]
         rows = torch.from_numpy(self.rows)
         features, logits = predictions.hidden[self.model.final_hidden][rows], predictions.logits[rows]
-        _check_linear(features, logits)
+        _check_linear(features, logits, stored=isinstance(predictions.split.examples, Stored))
         return LinearInfluence.fit(features, logits, **options).factors
 
     def _factors_of_module(self, options: Mapping[str, Any]) -> HessianFactors:
@@ -230,18 +232,21 @@ class _Logits(nn.Module):
         return self._model[0].logits(batch)
 
 
-def _check_linear(features: Tensor, logits: Tensor) -> None:
+def _check_linear(features: Tensor, logits: Tensor, stored: bool = False) -> None:
     """Raise `Unsupported` unless logits are a linear map of the features, as they are in front of a linear layer."""
     if logits.shape[1] == 0:
         raise Unsupported("influence embeddings need logits (or probabilities); these outputs have losses only")
+    lowest = logits.amin(dim=1)
     # of stored probabilities the logits are known up to one number a row, which changes no gradient
     logits = logits.double() - logits.double().mean(dim=1, keepdim=True)
+    known = lowest > LOWEST  # of a probability that was stored as 0 the logit is not known
+    features, logits = features[known], logits[known]
     bordered = torch.cat([features, torch.ones(len(features), 1)], dim=1).double()  # (n, d + 1)
     if len(bordered) <= bordered.shape[1]:
         return  # too few rows to tell
     fitted = bordered @ torch.linalg.lstsq(bordered, logits, driver="gelsd").solution
     if (fitted - logits).norm() > NOT_LINEAR * logits.norm():
-        raise Unsupported(
-            "the model's embedding layer is not the input of a final linear layer: name the layers whose parameters "
-            "count, embedding.layers=[...]"
+        remedy = (
+            "choose another embedding" if stored else "name the layers whose parameters count, embedding.layers=[...]"
         )
+        raise Unsupported(f"the model's embedding layer is not the input of a final linear layer: {remedy}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import quote
@@ -43,9 +43,9 @@ class DCBench:
 
     version: ClassVar[int] = 1
 
-    problem: str | tuple[str, ...] | None = None
-    kind: Kind | tuple[Kind, ...] | None = None
-    dataset: str | tuple[str, ...] | None = None
+    problem: str | tuple[str, ...] | None = field(default=None, metadata={"min_items": 1})
+    kind: Kind | tuple[Kind, ...] | None = field(default=None, metadata={"min_items": 1})
+    dataset: str | tuple[str, ...] | None = field(default=None, metadata={"min_items": 1})
     embedding: Literal["activations", "clip"] = "activations"
     partial: bool = False
     folder: str = "dcbench"
@@ -80,4 +80,5 @@ class DCBench:
     def load(self, root: Path, seed: int) -> ProblemSet:
         """`seed` is not needed: the splits are dcbench's."""
         self.source.path(root, INDEX)
-        return problem_set("dcbench", root / self.folder, self._chosen, self.embedding, self.partial)
+        remedy = "slicebench fetch dcbench"
+        return problem_set("dcbench", root / self.folder, self._chosen, self.embedding, self.partial, remedy)

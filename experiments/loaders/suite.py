@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,6 +27,8 @@ class Suite:
     problem, kind, dataset : str or tuple of str, optional
         Which problems: by id, by kind ("rare", "correlation", "noisy_label"), by data set; all of them where these are
         left out.
+    partial : bool
+        Use the problems that are there, even where more than 5% of those chosen are missing.
     folder : str
         Where suites are, below the data root.
 
@@ -38,9 +40,10 @@ class Suite:
     version: ClassVar[int] = 1
 
     name: str
-    problem: str | tuple[str, ...] | None = None
-    kind: Kind | tuple[Kind, ...] | None = None
-    dataset: str | tuple[str, ...] | None = None
+    problem: str | tuple[str, ...] | None = field(default=None, metadata={"min_items": 1})
+    kind: Kind | tuple[Kind, ...] | None = field(default=None, metadata={"min_items": 1})
+    dataset: str | tuple[str, ...] | None = field(default=None, metadata={"min_items": 1})
+    partial: bool = False
     folder: str = "suites"
 
     def load(self, root: Path, seed: int) -> ProblemSet:
@@ -51,4 +54,4 @@ class Suite:
             there = f", where there are {', '.join(have)}" if have else ""
             raise Absent(f"no suite {self.name!r} is in {root / self.folder}{there}: slicebench make {self.name}")
         chosen = {"problem": self.problem, "kind": self.kind, "dataset": self.dataset}
-        return problem_set(self.name, folder, chosen)
+        return problem_set(self.name, folder, chosen, partial=self.partial, remedy=f"slicebench make {self.name}")

@@ -159,6 +159,8 @@ def read_index(path: Path) -> list[ProblemEntry]:
 
 def _entry(values: Any, said: str) -> ProblemEntry:
     container_id = _get(values, "container_id", str, said)
+    if not container_id.isprintable() or not container_id.strip():
+        raise InvalidInput(f"{said}: container_id is {short(container_id)}, expected a name: {AGAIN}")
     said = f"{said} ({container_id})"
     attributes = _get(values, "attributes", dict, said)
     artifacts = _get(values, "artifacts", dict, said)
@@ -235,16 +237,17 @@ def chosen_entries(path: Path, chosen: Choice) -> list[ProblemEntry]:
     InvalidSetting
         Where no problem is as chosen, naming what there is.
     """
-    entries = read_index(path)
-    for key, wanted in chosen.items():
-        if wanted is None:
-            continue
-        values = [wanted] if isinstance(wanted, str) else list(wanted)
-        have = {_CHOOSE[key](entry) for entry in entries}
+    entries = everything = read_index(path)
+    given = {key: [v] if isinstance(v, str) else list(v) for key, v in chosen.items() if v is not None}
+    for key, values in given.items():
+        have = {_CHOOSE[key](entry) for entry in everything}
         unknown = next((value for value in values if value not in have), None)
         if unknown is not None:
             raise InvalidSetting(unknown_name(f"no {key} in {path} is called {unknown!r}", unknown, have))
         entries = [entry for entry in entries if _CHOOSE[key](entry) in values]
+    if not entries:
+        asked = " and ".join(f"{key} {' or '.join(values) or '[]'}" for key, values in given.items())
+        raise InvalidSetting(f"no problem in {path} has the {asked}: choose others")
     return entries
 
 

@@ -28,12 +28,18 @@ from experiments.reading.dcbench import (
 )
 from experiments.reading.panels import META
 from experiments.reading.sources import Absent, Partial
+from methods.errors import InvalidInput
 
 MOST_MISSING = 0.05  # share of the problems
 
 
 def problem_set(
-    name: str, root: Path, chosen: Choice, embedding: str = "activations", partial: bool = False
+    name: str,
+    root: Path,
+    chosen: Choice,
+    embedding: str = "activations",
+    partial: bool = False,
+    remedy: str = "get them",
 ) -> ProblemSet:
     """The problems below a root that are chosen: each is read when it is needed.
 
@@ -48,6 +54,8 @@ def problem_set(
         As for `read_problem`.
     partial : bool
         Whether problems may be left out, however many are missing.
+    remedy : str
+        Where some are missing: the command that gets them.
 
     Raises
     ------
@@ -61,7 +69,7 @@ def problem_set(
     entries = chosen_entries(root / INDEX, chosen)
     files = {entry.container_id: _files(root, entry, embedding) for entry in entries}
     there = [entry for entry in entries if files[entry.container_id]]
-    notes = _missing(name, root, entries, there, partial)
+    notes = _missing(name, root, entries, there, partial, remedy)
     contents = contents_of_files(root, [file for entry in there for file in files[entry.container_id]])
     keys = {
         entry.container_id: key_of(
@@ -99,7 +107,7 @@ def _files(root: Path, entry: ProblemEntry, embedding: str) -> list[str]:
 
 
 def _missing(
-    name: str, root: Path, entries: Sequence[ProblemEntry], there: Sequence[ProblemEntry], partial: bool
+    name: str, root: Path, entries: Sequence[ProblemEntry], there: Sequence[ProblemEntry], partial: bool, remedy: str
 ) -> tuple[str, ...]:
     """A note on the problems that are missing."""
     n_missing = len(entries) - len(there)
@@ -109,17 +117,24 @@ def _missing(
     first = next(entry.container_id for entry in entries if entry.container_id not in found)
     said = f"{n_missing:,} of {len(entries):,} problems of {name} are missing below {root}, {first} the first"
     if not there:
-        raise Absent(said)
+        raise Absent(f"{said}: {remedy}.")
     if n_missing > MOST_MISSING * len(entries) and not partial:
-        raise Partial(f"{said}: get them, choose others, or use what is there with dataset.partial=true")
+        raise Partial(f"{said}: {remedy}, choose others, or use what is there with dataset.partial=true")
     return (f"{said}: left out",)
 
 
 def _read(root: Path, entry: ProblemEntry, embedding: str, key: str) -> tuple[Dataset, Tensor]:
     """A problem as a data set of stored outputs, and its true slices."""
     content = read_problem(root, entry, embedding)
+    try:
+        return _as_dataset(entry, content, key), content.true_slices
+    except InvalidInput as error:
+        raise InvalidInput(f"problem {entry.container_id}: {error}") from None
+
+
+def _as_dataset(entry: ProblemEntry, content: Content, key: str) -> Dataset:
     splits = {"train": content.train, "validation": content.validation, "test": content.test}
-    dataset = Dataset(
+    return Dataset(
         name=entry.container_id,
         modality="table",
         class_names=entry.class_names or _class_names(entry, content.test),
@@ -127,7 +142,6 @@ def _read(root: Path, entry: ProblemEntry, embedding: str, key: str) -> tuple[Da
         fingerprint=key,
         notes=content.notes,
     )
-    return dataset, content.true_slices
 
 
 def _class_names(entry: ProblemEntry, split: StoredSplit) -> tuple[str, ...]:
