@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from experiments.keys import derive, key_of
 from experiments.reading.dcbench import PREDICTIONS, ProblemEntry
 from experiments.reading.panels import ID
 from experiments.settings import Settings
-from experiments.suites.fitness import GAP, Fitness, fitness
+from experiments.suites.fitness import GAP, Fitness, falls, fitness
 from experiments.suites.manipulation import MANIPULATIONS, Cells, Manipulated
-from experiments.suites.recipes import Block, Recipe
+from experiments.suites.recipes import Block, Recipe, attribute_values
 from experiments.suites.storing import prediction_columns, write_panel
 from experiments.training import train_or_load
 from methods.contract import InvalidInput
@@ -103,27 +103,39 @@ def make_problem(workshop: Workshop, recipe: Recipe, root: Path) -> dict[str, An
     report = _made(workshop, recipe, temporary)
     definition = workshop.definition(recipe)
     report |= {"name": recipe.name, "seconds": time.perf_counter() - start}
-    report |= {"definition": definition, "key": key_of(definition)}
+    report |= {"definition": definition, "key": key_of(definition), "files": _sizes(temporary)}
     write_json(temporary / REPORT, report)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # made with other settings
+        older = folder.with_name(f".{recipe.name}.older")
+        shutil.rmtree(older, ignore_errors=True)
+        os.rename(folder, older)
+        shutil.rmtree(older)
     os.rename(temporary, folder)
     sync_folder(folder.parent)
     return report
 
 
 def read_report(root: Path, name: str) -> dict[str, Any] | None:
-    """The report of a problem that was made before; None where there is none that can be read."""
+    """The report of a problem that was made before; None where there is none, or not all of the problem."""
+    folder = root / ARTIFACTS / name
     try:
-        report = json.loads((root / ARTIFACTS / name / REPORT).read_text())
+        report = json.loads((folder / REPORT).read_text())
     except (OSError, ValueError):
         return None
-    return report if isinstance(report, dict) and {"key", "fit", "name"} <= set(report) else None
+    known = isinstance(report, dict) and {"key", "fit", "name", "files"} <= set(report)
+    return report if known and report["files"] == _sizes(folder) else None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file of a problem but its report."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / REPORT)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def by_manipulation(report: Mapping[str, Any]) -> bool:
     """Whether a model that was trained without the manipulation is better on each true slice, as fitness asks it."""
     pairs = zip(report["control_inside"], report["test_inside"], strict=True)
-    return all(before - after >= GAP for before, after in pairs)
+    return all(falls(before, after) for before, after in pairs)
 
 
 def entry_of(report: Mapping[str, Any]) -> ProblemEntry:
@@ -182,7 +194,7 @@ def _cells(dataset: Dataset, name: str, recipe: Recipe) -> Cells:
     assert split.labels is not None  # `Block.recipes` refuses data without
     return Cells(
         of_class=(split.labels == dataset.class_names.index(recipe.class_name)).numpy(),
-        with_value=(split.attributes[recipe.attribute].astype(str) == recipe.value).to_numpy(dtype=bool),
+        with_value=attribute_values(split, recipe.attribute) == recipe.value,
         class_name=recipe.class_name,
         value=f"{recipe.attribute}={recipe.value}",
     )
@@ -205,6 +217,19 @@ def _manipulated(dataset: Dataset, recipe: Recipe, cells: Cells) -> Manipulated:
     return kind.train(labels, cells, recipe.strength, len(dataset.class_names), seed)
 
 
+class _Rows(Sequence[Any]):
+    """Some of the examples, still read when they are asked for."""
+
+    def __init__(self, examples: Sequence[Any], rows: np.ndarray) -> None:
+        self.examples, self.rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        return _Rows(self.examples, self.rows[at]) if isinstance(at, slice) else self.examples[int(self.rows[at])]
+
+
 def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -> Dataset:
     """The data set with the manipulated training split."""
     split, rows = dataset.split("train"), manipulated.rows
@@ -212,7 +237,7 @@ def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -
         example_ids=tuple(split.example_ids[row] for row in rows),
         examples=split.examples[torch.from_numpy(rows)]
         if isinstance(split.examples, Tensor)
-        else [split.examples[row] for row in rows],
+        else _Rows(split.examples, rows),
         labels=manipulated.labels,
         attributes=split.attributes.iloc[rows],
         paths=None if split.paths is None else tuple(split.paths[row] for row in rows),

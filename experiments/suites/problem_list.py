@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def show_problems(as_json: bool) -> None:
     for row in rows:
         common = [row["set"], row["problem"], row["kind"], row["dataset"], f"{row['strength']:g}"]
         for name, members, inside in zip(row["slices"], row["members"], row["accuracy_in"], strict=True):
-            numbers = [str(members), f"{inside:.1%}", f"{row['accuracy_out']:.1%}"]
+            numbers = [str(members), *(_percent(value) for value in (inside, row["accuracy_out"]))]
             table.add_row(*(escape(cell) for cell in (*common, name, *numbers)))
             common = [""] * len(common)
     printer().print(table)
@@ -50,12 +51,16 @@ def show_problems(as_json: bool) -> None:
 
 def _rows() -> Iterator[dict[str, Any]]:
     """A row for each problem that is there; a set whose index cannot be read is said."""
-    roots = {"dcbench": data_root() / DCBench.folder}
-    roots |= {folder.name: folder for folder in sorted((data_root() / SUITES).glob("*")) if folder.is_dir()}
-    for name, root in roots.items():
-        if not (root / INDEX).is_file():
+    roots = [("dcbench", data_root() / DCBench.folder)]
+    roots += [(folder.name, folder) for folder in sorted((data_root() / SUITES).glob("*")) if folder.is_dir()]
+    for name, root in roots:
+        try:
+            entries = read_index(root / INDEX)
+        except Absent:
             continue
-        entries = read_index(root / INDEX)
+        except InvalidInput as error:
+            say(str(error))
+            continue
         for entry in progress(entries, f"problems of {name}", total=len(entries)):
             try:
                 yield _row(name, root, entry)
@@ -75,6 +80,15 @@ def _row(name: str, root: Path, entry: ProblemEntry) -> dict[str, Any]:
         "strength": entry.alpha,
         "slices": list(entry.slice_names),
         "members": list(found.sizes),
-        "accuracy_in": list(found.inside),
-        "accuracy_out": found.outside,
+        "accuracy_in": [_known(value) for value in found.inside],
+        "accuracy_out": _known(found.outside),
     }
+
+
+def _known(accuracy: float) -> float | None:
+    """None of what has no members: NaN is no json."""
+    return None if math.isnan(accuracy) else accuracy
+
+
+def _percent(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{accuracy:.1%}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,10 +10,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 import conf
-from experiments.contract import Dataset
+from experiments.contract import Dataset, Split
+from experiments.keys import key_of
 from experiments.schema import construct
 from experiments.suites.frozen import Frozen
 from experiments.suites.manipulation import MANIPULATIONS
@@ -21,6 +24,8 @@ from methods.contract import InvalidInput
 from methods.errors import unknown_name
 
 FOLDER = Path(conf.__path__[0]) / "suite"
+LONGEST = 120  # characters of a problem's name
+PLAIN = re.compile(r"[a-z0-9][a-z0-9._]*( [a-z0-9._]+|-[0-9]+)*")  # what a name keeps, spaces as hyphens
 SEED = {"min": 0, "max": 2**32 - 1}
 
 
@@ -73,9 +78,13 @@ class Block:
     least: int = field(default=20, metadata={"min": 1})
 
     def __post_init__(self) -> None:
-        unknown = next((kind for kind in self.kinds if kind not in MANIPULATIONS), None)
-        if unknown is not None or not self.kinds:
-            raise InvalidInput(unknown_name(f"no kind of problem is called {unknown!r}", str(unknown), MANIPULATIONS))
+        if not self.kinds:
+            raise InvalidInput(f"kinds is empty, expected some of {', '.join(MANIPULATIONS)} with their strengths")
+        for kind, strengths in self.kinds.items():
+            if kind not in MANIPULATIONS:
+                raise InvalidInput(unknown_name(f"no kind of problem is called {kind!r}", kind, MANIPULATIONS))
+            if not strengths or not all(math.isfinite(strength) for strength in strengths):
+                raise InvalidInput(f"kinds.{kind} is {list(strengths)}, expected strengths: finite numbers")
 
     def recipes(self, name: str, dataset: Dataset) -> Iterator[Recipe]:
         """Its problems, in order.
@@ -116,9 +125,16 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Such as `faces-rare-female-age-0-2-0.01-seed-0`: a file name everywhere."""
-        parts = (self.block, self.kind, self.class_name, self.attribute, self.value, f"{self.strength:g}")
-        return re.sub(r"[^a-z0-9._]+", "-", "-".join((*parts, f"seed-{self.seed}")).lower()).strip("-.")
+        """Such as `faces-rare-female-age-0-2-0.01-seed-0`: a file name everywhere.
+
+        Where that does not say everything (capitals, other signs, too long), some digits of the recipe's key follow.
+        """
+        named = (self.block, self.kind, self.class_name, self.attribute, self.value)
+        text = "-".join((*named, f"{self.strength:g}", f"seed-{self.seed}"))
+        plain = re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")
+        if len(plain) <= LONGEST and all(PLAIN.fullmatch(part) for part in named):
+            return plain
+        return f"{plain[:LONGEST]}-{key_of(self.defining())[:6]}"
 
     def defining(self) -> dict[str, Any]:
         """As json values."""
@@ -143,12 +159,25 @@ def read_suite(name: str) -> tuple[str, dict[str, Block]]:
     if not path.is_file():
         raise InvalidInput(unknown_name(f"no suite is called {name!r}, and no yaml file is at {path}", name, known))
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_Loader)  # a safe one
+    except InvalidInput as error:
+        raise InvalidInput(f"{path} {error}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping) or not content:
         raise InvalidInput(f"{path} has no blocks, expected names with overrides, slices and kinds")
     return path.stem, {str(block): _block(values, f"{path}: {block}") for block, values in content.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is there twice, of which plain YAML drops the first without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidInput(f"has {twice!r} twice, below line {node.start_mark.line + 1}: remove one of them")
+        return super().construct_mapping(node, deep)
 
 
 def _block(values: Any, said: str) -> Block:
@@ -157,21 +186,32 @@ def _block(values: Any, said: str) -> Block:
     return construct(Block, values, said)
 
 
+def attribute_values(split: Split, attribute: str) -> np.ndarray:
+    """The values of an attribute as texts, shape (n,); None where there is none."""
+    column = split.attributes[attribute]
+    return np.array(
+        [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)], dtype=object
+    )
+
+
 def _chosen(choice: SliceChoice, dataset: Dataset) -> Iterator[tuple[str, str]]:
     """Pairs of class and value."""
     split = dataset.split("train")
-    if choice.attribute not in split.attributes or split.labels is None:
+    if split.labels is None:
+        raise InvalidInput(f"{dataset.name} has no labels, which slice problems are about: choose another data set")
+    if choice.attribute not in split.attributes:
         have = ", ".join(split.attributes) or "none"
         raise InvalidInput(f"{dataset.name} has no attribute {choice.attribute!r} beside labels: it has {have}")
-    values_of = split.attributes[choice.attribute].astype(str)
+    values_of = attribute_values(split, choice.attribute)
+    everything = {value for value in values_of if value is not None}
     for class_name in choice.classes or dataset.class_names:
         if class_name not in dataset.class_names:
             message = f"{dataset.name} has no class {class_name!r}"
             raise InvalidInput(unknown_name(message, class_name, dataset.class_names))
         inside = (split.labels == dataset.class_names.index(class_name)).numpy()
-        there = sorted(values_of[inside].unique())
-        unknown = next((value for value in choice.values or () if value not in set(values_of)), None)
+        there = sorted(set(values_of[inside]) - {None})
+        unknown = next((value for value in choice.values or () if value not in everything), None)
         if unknown is not None:
             message = f"no training example of {dataset.name} has {choice.attribute} {unknown!r}"
-            raise InvalidInput(unknown_name(message, unknown, set(values_of)))
+            raise InvalidInput(unknown_name(message, unknown, everything))
         yield from ((class_name, value) for value in choice.values or there)

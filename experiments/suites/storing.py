@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments.files import write_text
+from experiments.files import sync_file, write_text
 from experiments.reading.dcbench import PATH, ProblemEntry
 from experiments.reading.panels import ID, META
 
@@ -42,8 +42,10 @@ def _write_block(block: Path, name: str, values: np.ndarray) -> Any:
     """Write the values; what the index of the block says of them."""
     if values.dtype.kind in "OUT":
         pd.DataFrame({name: values.astype(str)}).to_feather(block / "data.feather")
+        sync_file(block / "data.feather")
         return name
     np.save(block / "data.npy", values if values.ndim == 2 else values[:, None], allow_pickle=False)
+    sync_file(block / "data.npy")
     return {"start": 0, "stop": values.shape[1], "step": 1} if values.ndim == 2 else 0
 
 
@@ -97,8 +99,9 @@ def _container(entry: ProblemEntry) -> _Container:
         "slice_category": entry.kind,
         "slice_names": list(entry.slice_names),
         "target_name": entry.target_name,
-        "class_names": list(entry.class_names or ()),
     }
+    if entry.class_names is not None:
+        attributes["class_names"] = list(entry.class_names)
     artifacts = {name: _Artifact(artifact_id=i, **{"class": _Class(PANEL)}) for name, i in entry.artifacts.items()}
     return _Container(
         {

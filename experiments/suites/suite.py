@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from errno import EACCES, EDQUOT, ENOSPC, EPERM, EROFS
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,8 +21,10 @@ from rich.table import Table
 from experiments.cache import lock_if_free, waiting_lock
 from experiments.compute import n_threads, threads
 from experiments.console import printer, progress_bars, say
-from experiments.contract import Dataset, ProblemSet
+from experiments.contract import Dataset
 from experiments.keys import key_of
+from experiments.loaders.dcbench import DCBench
+from experiments.loaders.suite import Suite
 from experiments.reading.dcbench import INDEX
 from experiments.reading.sources import data_root
 from experiments.settings import Compute, Settings, settings_of
@@ -32,6 +37,7 @@ from methods.progress import progress
 
 SUITES = "suites"  # below the data root
 LOCKS = ".locks"
+PLACE = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM}  # errors that another place helps against
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,31 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
     """
     if jobs < 1:
         raise InvalidInput(f"--jobs is {jobs}, expected at least 1")
+    if not names:
+        raise InvalidInput("no suite is named, expected one of slicebench list suites, or a yaml file")
+    ignored = next((override for override in overrides if override.startswith(("seeds.training", "seeds.corr"))), None)
+    if ignored is not None:
+        raise InvalidInput(f"{ignored} has no effect here: the seeds of a suite stand in its file, under seeds")
     suites = [(name, *read_suite(name)) for name in names]  # all are read before the first is made
+    place, threads = (folder or data_root() / SUITES).expanduser().absolute(), max(1, n_threads(Compute()) // jobs)
     for asked, name, blocks in suites:
-        root = (folder or data_root() / SUITES).expanduser().absolute() / name
-        threads = max(1, n_threads(Compute()) // jobs)
-        orders = [Order(asked, block, tuple(overrides), root, threads) for block in blocks]
-        _make_suite(name, orders, jobs, root)
+        orders = [Order(asked, block, tuple(overrides), place / name, threads) for block in blocks]
+        with _advising(place / name):
+            _make_suite(name, orders, jobs, place / name)
+
+
+@contextmanager
+def _advising(root: Path) -> Iterator[None]:
+    """What to do where the suite cannot be written; elsewhere the advice is about the folders of runs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in PLACE:
+            raise
+        where = f"{error.filename or root}: {os.strerror(error.errno)}"
+        raise InvalidInput(
+            f"{where}: choose another place with --folder DIR (the cache's with paths.cache=DIR)"
+        ) from None
 
 
 def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> None:
@@ -99,6 +124,8 @@ def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> No
         fit = [entry_of(report) for report in made if report["fit"]]
         if fit:
             write_index(root / INDEX, fit)
+        elif (root / INDEX).is_file():  # of problems that are fit no longer
+            (root / INDEX).unlink()
     _summarise(name, made, root)
 
 
@@ -174,13 +201,18 @@ def _workshop(order: Order) -> Workshop:
     block = read_suite(order.suite)[1][order.block]
     common = ("tracking=none", "evaluation=stored", f"compute.threads={order.threads}")
     settings = settings_of((*common, *block.overrides, *order.overrides))
+    if isinstance(settings.dataset.instance, DCBench | Suite):
+        raise InvalidInput(
+            f"{order.block}: {settings.dataset.name} has problems already: choose a data set of examples"
+        )
     if recipe_of(settings) is None:
         raise InvalidInput(f"{order.block}: model={settings.model.name} is not trained here: choose one that is")
-    dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
-    if isinstance(dataset, ProblemSet):
-        raise InvalidInput(f"{order.block}: {dataset.name} has problems already: choose a data set with examples")
-    for name in ("train", "validation", "test"):
-        dataset.split(name)
+    try:
+        dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
+        for name in ("train", "validation", "test"):
+            dataset.split(name)
+    except InvalidInput as error:
+        raise type(error)(f"{order.block}: {error}") from None
     return Workshop(block, settings, _prepared(block, settings, dataset))
 
 
@@ -234,4 +266,6 @@ def _summarise(name: str, reports: Sequence[Mapping[str, Any]], root: Path) -> N
     printer().print(table)
     say("slices: different ones; by manipulation: at least 10 points worse there than the model without it")
     if not any(report["fit"] for report in reports):
-        say(f"{name}: no problem is fit, so there is nothing to find slices in; the reasons stand above")
+        say(f"{name}: no problem is fit, so there is nothing to find slices in:")
+        for report in reports:
+            say(_line(report))
