@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print json.")]
-# an empty variable is no path: it would be read as the working directory
 PROBLEMS = "problems"
+# an empty variable is no path: it would be read as the working directory
 PATHS = ("SLICEBENCH_CACHE", "SLICEBENCH_DATA")
 Folder = Annotated[Path, typer.Argument(help="A folder of runs, such as outputs or outputs/demo.")]
 
@@ -225,7 +225,7 @@ def make(
         list[str],
         typer.Argument(help="Names as in slicebench list suites, or yaml files; and overrides as run takes them."),
     ],
-    jobs: Annotated[int, typer.Option(help="Processes that work at once; give each one thread.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes that work at once, and share the cores.")] = 1,
     folder: Annotated[Path | None, typer.Option(help="Where to put them; SLICEBENCH_DATA/suites by default.")] = None,
     debug: Debug = False,
 ) -> None:

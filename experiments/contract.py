@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -164,14 +164,14 @@ class StoredProblem:
     group : str
         Problems that are not independent (of one slice of the same examples) share a group.
     kind : {"rare", "correlation", "noisy_label"}
-    read : callable, () -> (Dataset, Tensor of shape (n_test, g), bool)
-        A data set whose examples are `Stored`, and the true slices of its test split.
+    read : callable, (names of splits) -> (Dataset, Tensor of shape (n_test, g), bool)
+        A data set whose examples are `Stored`, with validation, test and those splits, and the true slices of test.
     """
 
     name: str
     group: str
     kind: str
-    read: Callable[[], tuple[Dataset, Tensor]]
+    read: Callable[[Collection[str]], tuple[Dataset, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)

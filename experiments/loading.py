@@ -14,6 +14,11 @@ from experiments.training import recipe_of
 from methods.errors import InvalidSetting, Unsupported
 
 HESSIAN = "embedding.hessian_split"
+OPPONENTS = "evaluation.opponents"
+REMEDIES = {
+    HESSIAN: f"; take {HESSIAN}=validation, and say so beside the results",
+    OPPONENTS: f"; take {OPPONENTS}=0, or embedding=influence {HESSIAN}=validation {OPPONENTS}_from=validation",
+}
 
 
 @stage("load")
@@ -53,7 +58,7 @@ def _check_stored(settings: Settings, stored: ProblemSet) -> None:
         )
     for setting, name in _asked_splits(settings):
         if name not in stored.splits:
-            remedy = f"; take {HESSIAN}=validation, and say so beside the results" if setting == HESSIAN else ""
+            remedy = REMEDIES.get(setting, "")
             raise InvalidSetting(
                 f"{setting} needs the {name} split, which not all problems of {stored.name} have: they have "
                 f"{' and '.join(stored.splits)}{remedy}"
@@ -67,5 +72,5 @@ def _asked_splits(settings: Settings) -> list[tuple[str, str]]:
     asked += [(HESSIAN, name) for name in settings.embedding.instance.splits()]
     if settings.explainer is not None:
         asked += [("evaluation.opponents_from", evaluation.opponents_from)]
-        asked += [("the Hessian of evaluation.opponents", name) for name in settings.explainer.splits()]
+        asked += [(OPPONENTS, name) for name in settings.explainer.splits()]
     return asked

@@ -11,6 +11,7 @@ from experiments.compute import device_of
 from experiments.contract import Dataset, Problem, ProblemSet, StoredProblem
 from experiments.corruption import Problems
 from experiments.embedding import outputs_of
+from experiments.inference import needed_splits
 from experiments.settings import Settings
 from methods.contract import InvalidInput
 
@@ -23,11 +24,13 @@ def stored_problems(settings: Settings, stored: ProblemSet, audit: Callable[[Set
 
 
 def _problem(settings: Settings, stored: StoredProblem, audit: Callable[[Settings, Dataset], Audit]) -> Problem:
-    dataset, true_slices = stage("read")(stored.read)()
+    dataset, true_slices = stage("read")(stored.read)(needed_splits(settings))
     try:
         audited, device = audit(settings, dataset), device_of(settings.compute)
     except InvalidInput as error:
-        raise type(error)(f"problem {stored.name}: {error}") from None
+        raise type(error)(
+            f"problem {stored.name}: {error} (to go on without it, choose dataset.problem=[...])"
+        ) from None
     fit, score = (
         outputs_of(audited.predictions[name], audited.embedded[name]).to(device)
         for name in (settings.evaluation.fit_split, settings.evaluation.score_split)

@@ -236,10 +236,9 @@ def _check_linear(features: Tensor, logits: Tensor, stored: bool = False) -> Non
     """Raise `Unsupported` unless logits are a linear map of the features, as they are in front of a linear layer."""
     if logits.shape[1] == 0:
         raise Unsupported("influence embeddings need logits (or probabilities); these outputs have losses only")
-    lowest = logits.amin(dim=1)
+    known = logits.amin(dim=1) > (LOWEST if stored else -torch.inf)  # a probability that was stored as 0 says nothing
     # of stored probabilities the logits are known up to one number a row, which changes no gradient
     logits = logits.double() - logits.double().mean(dim=1, keepdim=True)
-    known = lowest > LOWEST  # of a probability that was stored as 0 the logit is not known
     features, logits = features[known], logits[known]
     bordered = torch.cat([features, torch.ones(len(features), 1)], dim=1).double()  # (n, d + 1)
     if len(bordered) <= bordered.shape[1]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from experiments.contract import ProblemSet
 from experiments.reading.dcbench import INDEX, Choice, artifacts_of, chosen_entries, folder_of
+from experiments.reading.panels import META
 from experiments.reading.problem_sets import problem_set
 from experiments.reading.sources import Download, Source
 
@@ -69,9 +70,20 @@ class DCBench:
             for name, artifact_id in artifacts_of(entry, self.embedding).items():
                 folder_of(folder, entry, name)  # refuses an id that leads elsewhere
                 ids[artifact_id] = None
-        downloads = (Download(f"{BUCKET}/{quote(one)}.mk.tar.gz", f"{one}.mk", unpack=True) for one in ids)
+        downloads = (Download(f"{BUCKET}/{quote(one)}.mk.tar.gz", f"{one}.mk", unpack=True, holds=META) for one in ids)
         problems = "1 problem" if len(entries) == 1 else f"{len(entries):,} problems"
         return f"{len(ids):,} artifacts of {problems}", tuple(downloads)
+
+    @property
+    def _command(self) -> str:
+        """What fetches the problems that these settings choose."""
+        given = {
+            name: value if isinstance(value, str) else f"[{','.join(value)}]"
+            for name, value in self._chosen.items()
+            if value
+        }
+        given |= {} if self.embedding == "activations" else {"embedding": self.embedding}
+        return " ".join(["slicebench fetch dcbench", *(f"{name}={value}" for name, value in given.items())])
 
     @property
     def _chosen(self) -> Choice:
@@ -80,5 +92,4 @@ class DCBench:
     def load(self, root: Path, seed: int) -> ProblemSet:
         """`seed` is not needed: the splits are dcbench's."""
         self.source.path(root, INDEX)
-        remedy = "slicebench fetch dcbench"
-        return problem_set("dcbench", root / self.folder, self._chosen, self.embedding, self.partial, remedy)
+        return problem_set("dcbench", root / self.folder, self._chosen, self.embedding, self.partial, self._command)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +13,9 @@ from experiments.loaders.dcbench import Kind
 from experiments.reading.dcbench import INDEX
 from experiments.reading.problem_sets import problem_set
 from experiments.reading.sources import Absent
+from methods.errors import unknown_name
+
+COUNTS = "suite.json"
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,32 @@ class Suite:
     def load(self, root: Path, seed: int) -> ProblemSet:
         """`seed` is not needed: the splits are those of the problems."""
         folder = root / self.folder / self.name
+        counts = _counts(folder)
         if not (folder / INDEX).is_file():
-            have = sorted(path.name for path in (root / self.folder).glob("*") if (path / INDEX).is_file())
-            there = f", where there are {', '.join(have)}" if have else ""
-            raise Absent(f"no suite {self.name!r} is in {root / self.folder}{there}: slicebench make {self.name}")
+            raise Absent(self._why_absent(root / self.folder, counts))
         chosen = {"problem": self.problem, "kind": self.kind, "dataset": self.dataset}
-        return problem_set(self.name, folder, chosen, partial=self.partial, remedy=f"slicebench make {self.name}")
+        made = problem_set(self.name, folder, chosen, partial=self.partial, remedy="make the suite again")
+        return replace(made, notes=(*_notes(counts), *made.notes))
+
+    def _why_absent(self, suites: Path, counts: Mapping[str, int]) -> str:
+        if counts:
+            return f"of the {counts['made']:,} problems of {suites / self.name} none is fit: there is nothing to run"
+        have = sorted(path.name for path in suites.glob("*") if (path / INDEX).is_file())
+        return unknown_name(f"no suite {self.name!r} is in {suites} (slicebench make makes some)", self.name, have)
+
+
+def _counts(folder: Path) -> dict[str, int]:
+    """How many problems were tried, made and fit; empty where nothing says so."""
+    try:
+        counts = json.loads((folder / COUNTS).read_text())
+        return {name: int(counts[name]) for name in ("tried", "made", "fit")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _notes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    if not counts:
+        return ()
+    unmade = counts["tried"] - counts["made"]
+    said = f"{counts['fit']:,} of {counts['made']:,} problems are fit, the others are left out"
+    return (said, *([f"{unmade:,} problems are not made yet: the same slicebench make goes on"] if unmade else []))

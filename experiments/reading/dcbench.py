@@ -257,7 +257,7 @@ def artifacts_of(entry: ProblemEntry, embedding: str = "activations") -> dict[st
     return {name: entry.artifacts[name] for name in read if name in entry.artifacts}
 
 
-def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations") -> Content:
+def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations", with_train: bool = True) -> Content:
     """What is stored of a problem, joined on the ids.
 
     Parameters
@@ -268,6 +268,8 @@ def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations"
         Of `read_index`.
     embedding : str
         "activations" (of the model) or "clip".
+    with_train : bool
+        Whether the training split is read, where there is one.
 
     Returns
     -------
@@ -288,11 +290,11 @@ def read_problem(root: Path, entry: ProblemEntry, embedding: str = "activations"
     vectors = _panel(root, entry, embedding, column)
     slices = _panel(root, entry, "test_slices", "slices")
     truth = _true_slices(slices, entry)  # (rows of the panel, n_slices)
-    validation, lost = _split(_predictions(root, entry, "validation"), [vectors], column)
-    test, lost_test = _split(_predictions(root, entry, "test"), [vectors, slices], column)
+    validation, lost = _split(_predictions(root, entry, "validation"), vectors, column)
+    test, lost_test = _split(_predictions(root, entry, "test"), vectors, column, slices)
     train, lost_train = None, ()
-    if PREDICTIONS["train"] in entry.artifacts:
-        train, lost_train = _split(_predictions(root, entry, "train"), [vectors], column)
+    if with_train and PREDICTIONS["train"] in entry.artifacts:
+        train, lost_train = _split(_predictions(root, entry, "train"), vectors, column)
     _check_same_classes(entry, validation, test, train)
     rows = slices.ids.get_indexer(pd.Index(test.ids, dtype=object))
     notes = (*lost, *lost_test, *lost_train)
@@ -308,7 +310,7 @@ def read_outcomes(root: Path, entry: ProblemEntry) -> tuple[Tensor, Tensor]:
         As `read_problem`.
     """
     slices, predictions = _panel(root, entry, "test_slices", "slices"), _predictions(root, entry, "test")
-    ids, _ = _joined(predictions, [slices, slices])
+    ids, _ = _joined(predictions, None, slices)
     rows = predictions.ids.get_indexer(ids)
     correct = _logits(predictions)[rows].argmax(dim=1) == _labels(predictions)[rows]
     return correct, torch.from_numpy(_true_slices(slices, entry)[slices.ids.get_indexer(ids)])
@@ -331,12 +333,14 @@ def folder_of(root: Path, entry: ProblemEntry, name: str) -> Path:
     return below(root, f"{entry.artifacts[name]}.mk", f"problem {entry.container_id}: artifact_id of {name}")
 
 
-def _split(predictions: Panel, others: Sequence[Panel], column: str) -> tuple[StoredSplit, tuple[str, ...]]:
-    """A split's rows that are in all panels, and a note on the rest; the first of the others has the embeddings."""
+def _split(
+    predictions: Panel, vectors: Panel, column: str, slices: Panel | None = None
+) -> tuple[StoredSplit, tuple[str, ...]]:
+    """A split's rows that are in all panels, and a note on the rest."""
     logits, labels = _logits(predictions), _labels(predictions)
-    ids, notes = _joined(predictions, others)
+    ids, notes = _joined(predictions, vectors, slices)
     rows = predictions.ids.get_indexer(ids)
-    embeddings = _embeddings(others[0], column, others[0].ids.get_indexer(ids))
+    embeddings = _embeddings(vectors, column, vectors.ids.get_indexer(ids))
     return StoredSplit(tuple(ids), Stored(embeddings, logits[rows]), labels[rows], _paths(predictions, rows)), notes
 
 
@@ -344,11 +348,12 @@ def _paths(panel: Panel, rows: np.ndarray) -> tuple[str, ...] | None:
     return tuple(map(str, panel.columns[PATH][rows])) if PATH in panel.columns else None
 
 
-def _joined(predictions: Panel, others: Sequence[Panel]) -> tuple[pd.Index, tuple[str, ...]]:
+def _joined(predictions: Panel, vectors: Panel | None, slices: Panel | None) -> tuple[pd.Index, tuple[str, ...]]:
     """The ids that all panels have, in Python's order of strings, and a note on those that one lacks."""
+    others = [panel for panel in (vectors, slices) if panel is not None]
     expected = predictions.ids
-    if len(others) > 1:  # true slices are of the test split only: ids without a prediction do not join either
-        expected = expected.union(others[1].ids, sort=False)
+    if slices is not None:  # they are of the test split only: ids without a prediction do not join either
+        expected = expected.union(slices.ids, sort=False)
     shared = predictions.ids
     for other in others:
         shared = shared[shared.isin(other.ids)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import partial as bound
 from pathlib import Path
@@ -74,7 +74,7 @@ def problem_set(
     keys = {
         entry.container_id: key_of(
             {
-                "entry": asdict(entry) | {"slice_names": list(entry.slice_names)},
+                "entry": asdict(entry),
                 "embedding": embedding,
                 "files": {file: contents[file] for file in files[entry.container_id]},
             }
@@ -123,9 +123,9 @@ def _missing(
     return (f"{said}: left out",)
 
 
-def _read(root: Path, entry: ProblemEntry, embedding: str, key: str) -> tuple[Dataset, Tensor]:
+def _read(root: Path, entry: ProblemEntry, embedding: str, key: str, splits: Collection[str]) -> tuple[Dataset, Tensor]:
     """A problem as a data set of stored outputs, and its true slices."""
-    content = read_problem(root, entry, embedding)
+    content = read_problem(root, entry, embedding, with_train="train" in splits)
     try:
         return _as_dataset(entry, content, key), content.true_slices
     except InvalidInput as error:

@@ -38,12 +38,15 @@ class Download:
         Of what the server sends; where it is not known, the file's own is shown, for the user to compare.
     unpack : bool
         Whether it is a zip or tar archive.
+    holds : str, optional
+        Of an archive that is unpacked into a folder of its own: a file that must be in it.
     """
 
     url: str
     to: str
     sha256: str | None = None
     unpack: bool = False
+    holds: str | None = None
 
 
 @dataclass(frozen=True)

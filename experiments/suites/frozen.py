@@ -60,7 +60,8 @@ class Frozen:
 
             def fill(folder: Path) -> None:
                 say(f"{dataset.name}: features of {split.n_examples:,} {name} images by {self.name}")
-                model.extend([] if model else [_model(pretrained)])
+                if not model:
+                    model.append(_model(pretrained))
                 layer = model[0].final_hidden
                 rows = forward(model[0], split, [layer], compute)[layer]
                 np.save(folder / "values.npy", rows, allow_pickle=False)

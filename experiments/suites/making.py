@@ -20,7 +20,7 @@ from experiments import training
 from experiments.compute import threads
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.files import sync_file, sync_folder, write_json
-from experiments.inference import LOGITS, forward, infer
+from experiments.inference import LOGITS, forward
 from experiments.keys import derive, key_of
 from experiments.reading.dcbench import PREDICTIONS, ProblemEntry
 from experiments.reading.panels import ID
@@ -32,7 +32,7 @@ from experiments.suites.storing import prediction_columns, write_panel
 from experiments.training import train_or_load
 from methods.contract import InvalidInput
 
-VERSION = 1
+VERSION = 2
 ARTIFACTS = "slice_discovery/problem/artifacts"  # below the suite's folder
 REPORT = "problem.json"
 N_PRED_SLICES = 5  # what dcbench allows a method
@@ -93,7 +93,7 @@ def make_problem(workshop: Workshop, recipe: Recipe, root: Path) -> dict[str, An
     -------
     dict
         The report, as in `problem.json`: `fit`, or the reason why not; accuracies and sizes on the validation and the
-        test split, and on the test split for a model whose training split was not manipulated (`control`).
+        test split, and on the test split for a model that was trained on as many examples as they come (`control`).
     """
     folder = root / ARTIFACTS / recipe.name
     temporary = folder.with_name(f".{recipe.name}.making")
@@ -172,9 +172,9 @@ def _made(workshop: Workshop, recipe: Recipe, folder: Path) -> dict[str, Any]:
         return report | {"reason": str(error)}
     settings = workshop.settings
     settings = replace(settings, seeds=replace(settings.seeds, training=recipe.seed))
-    changed = _with_training(dataset, recipe, manipulated)
+    changed = _with_training(dataset, {"manipulated": recipe.defining()}, manipulated)
     with threads(settings.compute):
-        control = _control(settings, dataset)
+        control = _control(settings, dataset, recipe, len(manipulated.rows))
         model = train_or_load(settings, changed)
         outputs = {name: _outputs(settings, changed, model, name) for name in PREDICTIONS}
     found = {name: _fitness(changed.split(name), outputs[name][0], true_slices[name]) for name in EVALUATED}
@@ -230,8 +230,8 @@ class _Rows(Sequence[Any]):
         return _Rows(self.examples, self.rows[at]) if isinstance(at, slice) else self.examples[int(self.rows[at])]
 
 
-def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -> Dataset:
-    """The data set with the manipulated training split."""
+def _with_training(dataset: Dataset, how: Mapping[str, Any], manipulated: Manipulated) -> Dataset:
+    """The data set with another training split; `how` defines it."""
     split, rows = dataset.split("train"), manipulated.rows
     train = Split(
         example_ids=tuple(split.example_ids[row] for row in rows),
@@ -242,15 +242,24 @@ def _with_training(dataset: Dataset, recipe: Recipe, manipulated: Manipulated) -
         attributes=split.attributes.iloc[rows],
         paths=None if split.paths is None else tuple(split.paths[row] for row in rows),
     )
-    how = {"manipulated": recipe.defining(), "version": VERSION}
-    return dataset.derived(how, splits={**dataset.splits, "train": train})
+    return dataset.derived({**how, "version": VERSION}, splits={**dataset.splits, "train": train})
 
 
-def _control(settings: Settings, dataset: Dataset) -> Tensor:
-    """Where the same model is right on the test split when nothing was manipulated; shape (n,), bool."""
-    correct = infer(settings, dataset, train_or_load(settings, dataset))["test"].correct
-    assert correct is not None  # there are labels
-    return correct
+def _control(settings: Settings, dataset: Dataset, recipe: Recipe, n_train: int) -> Tensor:
+    """Where the same model is right on the test split, trained on as many examples without the manipulation.
+
+    Tensor, shape (n,), bool.
+    """
+    labels = dataset.split("train").labels
+    assert labels is not None
+    if n_train < len(labels):
+        drawn = np.random.default_rng(derive(recipe.seed, "control")).permutation(len(labels))[:n_train]
+        rows = np.sort(drawn)
+        dataset = _with_training(
+            dataset, {"control": [n_train, recipe.seed]}, Manipulated(rows, labels[torch.from_numpy(rows)])
+        )
+    logits, _ = _outputs(settings, dataset, train_or_load(settings, dataset), "test")
+    return logits.argmax(dim=1) == dataset.split("test").labels
 
 
 def _outputs(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name: str) -> tuple[Tensor, np.ndarray]:

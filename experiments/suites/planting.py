@@ -25,6 +25,8 @@ IN_IMAGES = ("tag", "stripe", "blur")
 class Planted:
     """An artefact in a share of the examples of every split, drawn by seed and independent of the label.
 
+    Other artefacts, and other channels, are planted into other examples.
+
     Parameters
     ----------
     artefact : {"tag", "stripe", "blur", "line_noise", "drift"}
@@ -39,7 +41,7 @@ class Planted:
         Of series.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     artefact: Literal["tag", "stripe", "blur", "line_noise", "drift"]
     share: float = field(default=0.5, metadata={"above": 0, "below": 1})
@@ -74,7 +76,10 @@ class Planted:
         identity = {"version": self.version, **asdict(self), "seed": seed}
         if modality == "image":
             identity["signal"] = self._signal().identity()
-        splits = {name: self._planted(split, derive(seed, "planted", name)) for name, split in dataset.splits.items()}
+        splits = {
+            name: self._planted(split, derive(seed, "planted", self.name, name))
+            for name, split in dataset.splits.items()
+        }
         return dataset.derived({"planted": identity}, splits=splits)
 
     def _signal(self) -> Signal:

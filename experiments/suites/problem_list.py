@@ -14,10 +14,10 @@ from rich.table import Table
 
 from experiments.console import printer, progress_bars, say
 from experiments.loaders.dcbench import DCBench
+from experiments.loaders.suite import Suite
 from experiments.reading.dcbench import INDEX, ProblemEntry, read_index, read_outcomes
 from experiments.reading.sources import Absent, data_root
 from experiments.suites.fitness import fitness
-from experiments.suites.suite import SUITES
 from methods.errors import InvalidInput
 from methods.progress import progress
 
@@ -52,7 +52,7 @@ def show_problems(as_json: bool) -> None:
 def _rows() -> Iterator[dict[str, Any]]:
     """A row for each problem that is there; a set whose index cannot be read is said."""
     roots = [("dcbench", data_root() / DCBench.folder)]
-    roots += [(folder.name, folder) for folder in sorted((data_root() / SUITES).glob("*")) if folder.is_dir()]
+    roots += [(folder.name, folder) for folder in sorted((data_root() / Suite.folder).glob("*")) if folder.is_dir()]
     for name, root in roots:
         try:
             entries = read_index(root / INDEX)

@@ -204,14 +204,14 @@ def _chosen(choice: SliceChoice, dataset: Dataset) -> Iterator[tuple[str, str]]:
         raise InvalidInput(f"{dataset.name} has no attribute {choice.attribute!r} beside labels: it has {have}")
     values_of = attribute_values(split, choice.attribute)
     everything = {value for value in values_of if value is not None}
+    unknown = next((value for value in choice.values or () if value not in everything), None)
+    if unknown is not None:
+        message = f"no training example of {dataset.name} has {choice.attribute} {unknown!r}"
+        raise InvalidInput(unknown_name(message, unknown, everything))
     for class_name in choice.classes or dataset.class_names:
         if class_name not in dataset.class_names:
             message = f"{dataset.name} has no class {class_name!r}"
             raise InvalidInput(unknown_name(message, class_name, dataset.class_names))
         inside = (split.labels == dataset.class_names.index(class_name)).numpy()
         there = sorted(set(values_of[inside]) - {None})
-        unknown = next((value for value in choice.values or () if value not in everything), None)
-        if unknown is not None:
-            message = f"no training example of {dataset.name} has {choice.attribute} {unknown!r}"
-            raise InvalidInput(unknown_name(message, unknown, everything))
         yield from ((class_name, value) for value in choice.values or there)

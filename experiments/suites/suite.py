@@ -22,9 +22,10 @@ from experiments.cache import lock_if_free, waiting_lock
 from experiments.compute import n_threads, threads
 from experiments.console import printer, progress_bars, say
 from experiments.contract import Dataset
+from experiments.files import write_json
 from experiments.keys import key_of
 from experiments.loaders.dcbench import DCBench
-from experiments.loaders.suite import Suite
+from experiments.loaders.suite import COUNTS, Suite
 from experiments.reading.dcbench import INDEX
 from experiments.reading.sources import data_root
 from experiments.settings import Compute, Settings, settings_of
@@ -35,8 +36,8 @@ from experiments.training import recipe_of
 from methods.contract import InvalidInput
 from methods.progress import progress
 
-SUITES = "suites"  # below the data root
 LOCKS = ".locks"
+EFFECTIVE = ("dataset", "model", "seeds.split", "compute.", "paths.cache")  # beginnings of overrides
 PLACE = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM}  # errors that another place helps against
 
 
@@ -85,11 +86,17 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
         raise InvalidInput(f"--jobs is {jobs}, expected at least 1")
     if not names:
         raise InvalidInput("no suite is named, expected one of slicebench list suites, or a yaml file")
-    ignored = next((override for override in overrides if override.startswith(("seeds.training", "seeds.corr"))), None)
+    ignored = next((override for override in overrides if not override.lstrip("+~").startswith(EFFECTIVE)), None)
     if ignored is not None:
-        raise InvalidInput(f"{ignored} has no effect here: the seeds of a suite stand in its file, under seeds")
+        raise InvalidInput(
+            f"{ignored} has no effect here, expected settings that begin with {', '.join(EFFECTIVE)}; seeds of "
+            "problems stand in the suite's file, and where data and suites are say SLICEBENCH_DATA and --folder"
+        )
     suites = [(name, *read_suite(name)) for name in names]  # all are read before the first is made
-    place, threads = (folder or data_root() / SUITES).expanduser().absolute(), max(1, n_threads(Compute()) // jobs)
+    place, threads = (
+        (folder or data_root() / Suite.folder).expanduser().absolute(),
+        max(1, n_threads(Compute()) // jobs),
+    )
     for asked, name, blocks in suites:
         orders = [Order(asked, block, tuple(overrides), place / name, threads) for block in blocks]
         with _advising(place / name):
@@ -126,6 +133,8 @@ def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> No
             write_index(root / INDEX, fit)
         elif (root / INDEX).is_file():  # of problems that are fit no longer
             (root / INDEX).unlink()
+        if made:
+            write_json(root / COUNTS, {"tried": len(all_jobs), "made": len(made), "fit": len(fit)})
     _summarise(name, made, root)
 
 

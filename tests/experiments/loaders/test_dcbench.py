@@ -54,7 +54,7 @@ def test_the_folder_may_have_another_name(root):
 def test_either_embedding_may_be_taken(root):
     widths = []
     for embedding in ("activations", "clip"):
-        dataset, _ = DCBench(embedding=embedding).load(root, seed=0).problems[0].read()
+        dataset, _ = DCBench(embedding=embedding).load(root, seed=0).problems[0].read(("test",))
         widths.append(dataset.split("test").examples.embeddings.shape[1])
     assert widths == [4, 3]
 
@@ -89,7 +89,7 @@ def test_the_weights_of_a_model_are_never_opened(root, tmp_path):
         code = pickle.dumps(writing.Plant(planted))
         (root / "dcbench" / sets.ARTIFACTS / problem / "model.pt").write_bytes(code)
     for problem in DCBench().load(root, seed=0).problems:
-        problem.read()
+        problem.read(("test",))
     assert not planted.exists()
 
 
@@ -102,7 +102,7 @@ def test_what_is_fetched_is_what_is_read(root):
     for path in folder.rglob("meta.yaml"):
         if not any(path.is_relative_to(one) for one in wanted):
             path.write_text("broken")
-    dataset, _ = DCBench(problem="p_1", embedding="clip").load(root, seed=0).problems[0].read()
+    dataset, _ = DCBench(problem="p_1", embedding="clip").load(root, seed=0).problems[0].read(("test",))
     assert np.isfinite(dataset.split("test").examples.embeddings.numpy()).all()
 
 
@@ -115,4 +115,4 @@ def test_the_real_files(data):
         ("p_101002", "correlation", "celeba smiling=0_male=1, smiling=1_male=0"),
         ("p_101003", "noisy_label", "imagenet guitar.n.01"),
     ]
-    assert problems[0].read()[0].class_names == ("not food.n.01", "food.n.01")
+    assert problems[0].read(("test",))[0].class_names == ("not food.n.01", "food.n.01")

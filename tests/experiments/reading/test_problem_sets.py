@@ -144,7 +144,7 @@ def test_the_splits_are_those_that_every_problem_has(one_layout):
 
 
 def test_a_problem_is_a_data_set_of_stored_outputs(root):
-    dataset, true_slices = chosen(root).problems[1].read()
+    dataset, true_slices = chosen(root).problems[1].read(("train",))
     assert (dataset.name, dataset.modality, dataset.class_names) == ("p_2", "table", ("not smiling", "smiling"))
     assert {name: split.n_examples for name, split in dataset.splits.items()} == {"validation": 30, "test": 40}
     assert dataset.split("test").example_ids == tuple(f"t{i:02d}" for i in range(40))
@@ -155,7 +155,7 @@ def test_a_problem_is_a_data_set_of_stored_outputs(root):
 
 
 def test_each_example_says_in_words_which_true_slices_it_is_in(root):
-    dataset, _ = chosen(root).problems[0].read()
+    dataset, _ = chosen(root).problems[0].read(("train",))
     said = dataset.split("test").attributes["true_slice"]
     assert said["t00"] == "smiling=0_male=1; smiling=1_male=0"
     assert said["t04"] == "smiling=0_male=1"
@@ -169,7 +169,7 @@ def test_classes_have_names_where_the_index_has_none(tmp_path, n_classes, expect
     even = {f"{split}_predictions": {"probs": np.full((n, n_classes), 1 / n_classes)} for split, n in SIZES.items()}
     write_panels(tmp_path, "p_1", **even)
     write_index(tmp_path, entry("p_1", "rare", "celeba"))
-    assert chosen(tmp_path).problems[0].read()[0].class_names == expected
+    assert chosen(tmp_path).problems[0].read(("train",))[0].class_names == expected
 
 
 SIZES = {"val": writing.N_VAL, "test": writing.N_TEST}
@@ -178,12 +178,12 @@ SIZES = {"val": writing.N_VAL, "test": writing.N_TEST}
 def test_the_index_may_name_the_classes(tmp_path):
     write_panels(tmp_path, "p_1")
     write_index(tmp_path, entry("p_1", "rare", "celeba", class_names=["frowning", "smiling"]))
-    assert chosen(tmp_path).problems[0].read()[0].class_names == ("frowning", "smiling")
+    assert chosen(tmp_path).problems[0].read(("train",))[0].class_names == ("frowning", "smiling")
 
 
 def test_either_embedding_may_be_asked_for(root):
     clip = writing.made_columns()["clip"]
-    dataset, _ = chosen(root, embedding="clip").problems[0].read()
+    dataset, _ = chosen(root, embedding="clip").problems[0].read(("train",))
     row = clip["id"].tolist().index("t07")
     assert dataset.split("test").examples.embeddings[7].tolist() == clip["emb"][row].astype(np.float32).tolist()
 
@@ -193,10 +193,10 @@ def test_what_did_not_join_is_a_note_of_its_problem_only(tmp_path):
     write_panels(tmp_path, "p_2", activations=writing.renamed("activations", 1))
     problems = chosen(tmp_path)
     assert problems.notes == ()
-    (note,) = problems.problems[1].read()[0].notes
+    (note,) = problems.problems[1].read(("train",))[0].notes
     assert note.startswith("1 of the 40 ids of ")
     assert "p_2" in note
-    assert problems.problems[0].read()[0].notes == ()
+    assert problems.problems[0].read(("train",))[0].notes == ()
 
 
 def test_nothing_is_read_before_it_is_needed(one_layout):
@@ -205,7 +205,7 @@ def test_nothing_is_read_before_it_is_needed(one_layout):
     problems = chosen(one_layout)
     assert names(problems) == ["p_1", "p_2", "p_3"]
     with pytest.raises(InvalidInput, match="p_3"):
-        problems.problems[2].read()
+        problems.problems[2].read(("train",))
 
 
 def test_few_missing_problems_are_left_out_with_a_note(tmp_path):
@@ -309,7 +309,7 @@ def test_what_the_index_says_of_a_problem_is_part_of_it(one_layout, attributes):
 def test_each_problem_has_a_fingerprint_of_its_own(tmp_path):
     """Else what is cached of one would be taken for the other's."""
     write_many(tmp_path, 2, 0)
-    first, second = (problem.read()[0] for problem in chosen(tmp_path).problems)
+    first, second = (problem.read(("train",))[0] for problem in chosen(tmp_path).problems)
     assert first.fingerprint != second.fingerprint
     assert torch.equal(first.split("test").examples.embeddings, second.split("test").examples.embeddings)
 
@@ -329,7 +329,7 @@ def test_pickles_are_never_opened_and_do_not_matter(one_layout, tmp_path):
     problems = chosen(one_layout)
     assert problems.fingerprint == before
     for problem in problems.problems:
-        problem.read()
+        problem.read(("train",))
     next(one_layout.rglob("state.dill")).write_bytes(b"something else")
     assert chosen(one_layout).fingerprint == before
     assert not planted.exists()
@@ -347,7 +347,7 @@ def test_files_that_are_not_read_as_panels_are_not_opened(one_layout, monkeypatc
     for path in one_layout.rglob("*.mk"):
         (path / "state.dill").write_bytes(b"never")
     monkeypatch.setattr(type(one_layout), "open", watched)
-    chosen(one_layout).problems[0].read()
+    chosen(one_layout).problems[0].read(("train",))
     assert "meta.yaml" in opened
     assert "state.dill" not in opened
 
@@ -366,7 +366,7 @@ def test_ours_have_a_train_split_too(tmp_path):
     with_train(tmp_path)
     problems = chosen(tmp_path)
     assert set(problems.splits) == {"train", "validation", "test"}
-    dataset, _ = problems.problems[0].read()
+    dataset, _ = problems.problems[0].read(("train",))
     train = dataset.split("train")
     assert train.example_ids[:2] == ("n00", "n01")
     assert train.labels.tolist() == [0, 1] * 25
@@ -376,7 +376,7 @@ def test_ours_have_a_train_split_too(tmp_path):
 
 def test_ours_say_where_the_examples_lie(tmp_path):
     with_train(tmp_path)
-    dataset, _ = chosen(tmp_path).problems[0].read()
+    dataset, _ = chosen(tmp_path).problems[0].read(("train",))
     assert dataset.split("test").paths[:2] == ("photos/39.jpg", "photos/38.jpg")  # their rows are written backwards
     assert dataset.split("validation").paths is None
 
@@ -385,7 +385,7 @@ def test_a_problem_whose_splits_share_an_example_is_named(tmp_path):
     with_train(tmp_path, id=np.array(["t00", *(f"n{i:02d}" for i in range(1, 50))]))
     problems = chosen(tmp_path)
     with pytest.raises(InvalidInput, match="'t00'") as error:
-        problems.problems[0].read()
+        problems.problems[0].read(("train",))
     assert "p_1" in str(error.value)
 
 
@@ -395,7 +395,7 @@ def test_the_real_problems_are_data_sets(data):
     assert names(problems) == ["p_101001", "p_101002", "p_101003"]
     assert (problems.splits, problems.notes) == (("validation", "test"), ())
     for problem in problems.problems:
-        dataset, true_slices = problem.read()
+        dataset, true_slices = problem.read(("train",))
         assert (dataset.split("validation").n_examples, dataset.split("test").n_examples) == (150, 240)
         named = (dataset.split("test").attributes["true_slice"] != "").to_numpy()
         assert named.tolist() == true_slices.any(dim=1).tolist()

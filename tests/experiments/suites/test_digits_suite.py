@@ -397,4 +397,4 @@ def test_a_suite_that_was_not_made_is_named_with_those_that_were(here):
     done = here("run", "dataset=suite", "dataset.name=digts", "method=random")
     assert done.exit_code == 2
     assert "no suite 'digts'" in done.stderr
-    assert "digits: slicebench make digts" in done.stderr
+    assert "the nearest is digits" in done.stderr

@@ -81,10 +81,15 @@ def test_a_problem_is_the_same_when_it_is_made_again(workshop, tmp_path, own_cac
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_the_control_is_the_model_without_the_manipulation(workshop, tmp_path):
+def test_the_control_is_the_model_on_as_many_examples_without_the_manipulation(workshop, tmp_path, monkeypatch):
+    trained, train = [], making.train_or_load
+    monkeypatch.setattr(making, "train_or_load", lambda s, data: trained.append(data.split("train")) or train(s, data))
     one, other = (make_problem(workshop(), replace(RECIPE, strength=s), tmp_path) for s in (0.01, 0.5))
-    assert one["control_inside"] == other["control_inside"]
-    assert one["control_outside"] == other["control_outside"]
+    assert [split.n_examples for split in trained] == [one["n_train"]] * 2 + [718] * 2
+    control, manipulated = trained[:2]
+    of_slice = ((control.labels == 3) & torch.tensor(control.attributes["subclass"].to_numpy() == "9")).sum()
+    assert of_slice > 50  # about as many as there are
+    assert control.example_ids != manipulated.example_ids
     assert one["control_sizes"] == one["test_sizes"]
     # a share of one half is what the class has anyway
     assert other["n_train"] == 718
@@ -247,7 +252,7 @@ def test_every_file_is_on_disk_before_the_problem_gets_its_name(workshop, tmp_pa
 
 def manipulated(dataset, rows):
     labels = dataset.split("train").labels[torch.from_numpy(rows)]
-    return making._with_training(dataset, RECIPE, making.Manipulated(rows, labels)).split("train")
+    return making._with_training(dataset, {"manipulated": 1}, making.Manipulated(rows, labels)).split("train")
 
 
 def test_pictures_are_read_when_they_are_needed(tmp_path, monkeypatch):
