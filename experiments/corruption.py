@@ -44,23 +44,40 @@ class Half:
         return self.outputs.relabelled(labels.to(device), None if embeddings is None else embeddings.to(device))
 
 
-class Problems(Sequence[Problem]):
+@dataclass(frozen=True)
+class Unmade:
+    """A problem that what is stored of it does not allow in this run.
+
+    Parameters
+    ----------
+    name, group, kind : str
+        As of a `Problem`.
+    reason : str
+    """
+
+    name: str
+    group: str
+    kind: str
+    reason: str
+
+
+class Problems(Sequence[Problem | Unmade]):
     """Problems that are made when they are asked for: their names are known before.
 
     Parameters
     ----------
-    makers : mapping from problem name to a function without arguments that makes it
+    makers : mapping from problem name to a function without arguments that makes it, or says why it cannot
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Problem]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Problem | Unmade]]) -> None:
         self.names = tuple(makers)
         self._makers = tuple(makers.values())
 
     def made_from(self, audit: Audit) -> Problems:
         """The same problems, which know from what they were made."""
 
-        def making(make: Callable[[], Problem]) -> Callable[[], Problem]:
-            return lambda: replace(make(), audit=audit)
+        def making(make: Callable[[], Problem | Unmade]) -> Callable[[], Problem | Unmade]:
+            return lambda: replace(made, audit=audit) if isinstance(made := make(), Problem) else made
 
         return Problems({name: making(make) for name, make in zip(self.names, self._makers, strict=True)})
 
@@ -68,12 +85,12 @@ class Problems(Sequence[Problem]):
         return len(self.names)
 
     @overload
-    def __getitem__(self, index: int) -> Problem: ...
+    def __getitem__(self, index: int) -> Problem | Unmade: ...
 
     @overload
     def __getitem__(self, index: slice) -> Problems: ...
 
-    def __getitem__(self, index: int | slice) -> Problem | Problems:
+    def __getitem__(self, index: int | slice) -> Problem | Unmade | Problems:
         if isinstance(index, slice):
             return Problems(dict(zip(self.names[index], self._makers[index], strict=True)))
         return self._makers[index]()

@@ -35,6 +35,8 @@ class BrokenMethod(InvalidInput):
 def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slices | Refusal]:
     """For each problem by name: the slices found on its score half, or the method's reason for refusing it."""
     method, seed = settings.method.instance, settings.seeds.method
+    if not problems:
+        return {}
     with _untouched(problems):
         try:
             fitted = fit_all(method, problems, seed)
@@ -82,8 +84,7 @@ def score(
 
 def _scores(settings: Settings, problem: Problem, found: Slices | Refusal) -> list[dict[str, Any]]:
     if isinstance(found, Refusal):
-        nothing = dict.fromkeys(("protocol", "true_slice", "slice", "k"))
-        return [{**nothing, "metric": "refused", "value": 1.0}]
+        return [refused_row()]
     return score_slices(
         found,
         problem.score,
@@ -97,6 +98,11 @@ def _scores(settings: Settings, problem: Problem, found: Slices | Refusal) -> li
         # not the method's seed: ties are broken alike for all methods
         seed=derive(0, "ties", problem.name),
     )
+
+
+def refused_row() -> dict[str, Any]:
+    """What stands in place of the scores of a problem that has none."""
+    return {**dict.fromkeys(("protocol", "true_slice", "slice", "k")), "metric": "refused", "value": 1.0}
 
 
 def _fitted(method: Any, problem: Problem, seed: int) -> Any:

@@ -32,7 +32,7 @@ def examples_of_problems(data: Dataset | ProblemSet, problems: Sequence[Problem]
     tables = [(problem.name, examples_table(problem.audit)) for problem in problems if problem.audit is not None]
     for name, table in tables:
         table.insert(0, "problem", name)
-    return pd.concat([table for _, table in tables], ignore_index=True)
+    return pd.concat([table for _, table in tables], ignore_index=True) if tables else pd.DataFrame()
 
 
 def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:

@@ -24,8 +24,8 @@ from experiments.cache import waiting_lock
 from experiments.clock import counting
 from experiments.console import progress_bars, say
 from experiments.contract import Dataset, Problem, ProblemSet
-from experiments.corruption import Problems
-from experiments.discovery import Refusal
+from experiments.corruption import Problems, Unmade
+from experiments.discovery import Refusal, refused_row
 from experiments.embedding import Embedded
 from experiments.files import write_joined, write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
@@ -44,6 +44,7 @@ class Part:
 
     index: int
     problems: Sequence[Problem]
+    unmade: Sequence[Unmade] = ()
 
 
 class Record:
@@ -126,7 +127,9 @@ class Record:
         self._parts = [self._part(index) for index in range(len(blocks))]
         for index, block in enumerate(blocks):
             if not self._is_complete(index, block.names):
-                yield Part(index, list(block))
+                made = list(block)
+                unmade = [one for one in made if isinstance(one, Unmade)]
+                yield Part(index, [one for one in made if isinstance(one, Problem)], unmade)
 
     def note_data(self, data: Dataset | ProblemSet) -> None:
         """Keep, and say, what a reader of the results must know of the data."""
@@ -153,7 +156,8 @@ class Record:
     ) -> None:
         """Keep a block's slices, scores and whatever other tables have rows; the scores make it complete."""
         others = {name: reason for name, reason in self.content["refused"].items() if name not in found}
-        self.content["refused"] = others | {n: f.reason for n, f in found.items() if isinstance(f, Refusal)}
+        refused = {name: f.reason for name, f in found.items() if isinstance(f, Refusal)}
+        self.content["refused"] = others | refused | {one.name: one.reason for one in part.unmade}
         self._note_stored(part.problems)
         self._save()
         slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
@@ -161,7 +165,8 @@ class Record:
         for name, table in tables.items():
             if len(table):
                 write_parquet(self._part(part.index).with_suffix(f".{name}"), table)
-        write_parquet(self._part(part.index), self._tidy(scores))
+        unmade = [{"problem": o.name, "group": o.group, "kind": o.kind, **refused_row()} for o in part.unmade]
+        write_parquet(self._part(part.index), self._tidy([*scores, *unmade]))
 
     def write_examples(self, examples: pd.DataFrame) -> None:
         """Keep what is known about each example: `examples.parquet`."""
@@ -248,7 +253,7 @@ class Record:
                 found = {name.rpartition("/")[0] for name in arrays}
         except (OSError, ValueError, zipfile.BadZipFile):  # absent or cut off: it is made again
             return False
-        if "notes_of_problems" in self.content and not self._part(index).with_suffix(".examples").exists():
+        if found and "notes_of_problems" in self.content and not self._part(index).with_suffix(".examples").exists():
             return False  # stored problems have examples of their own
         return scored == set(names) and found <= scored and scored - found <= set(self.content["refused"])
 

@@ -433,6 +433,22 @@ def test_influence_on_stored_probabilities_is_influence_on_the_logits(root, know
         assert np.linalg.norm(embeddings @ embeddings.T - expected) < 1e-3 * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize("per_part", [1, 25])
+def test_a_problem_without_what_the_embedding_needs_is_refused_and_the_others_are_scored(root, slicebench, per_part):
+    write_linear(root, (1, 2, 3))
+    sets.write_panels(root, "p_2")  # activations that its probabilities have nothing to do with
+    run = (*QUICK, *INFLUENCE, f"compute.problems_per_part={per_part}")
+    assert slicebench("run", *run).exit_code == 0
+    rows = table(the_run())
+    assert set(rows.query("metric == 'refused'")["problem"]) == {"p_2"}
+    assert (rows.query("problem == 'p_2'")["kind"] == "rare").all()
+    assert set(rows.query("metric == 'precision_at_k'")["problem"]) == {"p_1", "p_3"}
+    assert "not the input of a final linear layer" in content(the_run())["refused"]["p_2"]
+    assert set(table(the_run(), "examples")["problem"]) == {"p_1", "p_3"}
+    assert "skipped" in slicebench("run", *run).stderr
+    assert "refused 1" in slicebench("collect", "outputs").stdout
+
+
 def test_a_run_says_how_the_influence_embeddings_of_each_problem_were_made(root, known):
     write_linear(root)
     said = content(known(*INFLUENCE))["notes_of_problems"]["p_1"]["embedding"]["test"]
