@@ -81,5 +81,6 @@ def _notes(counts: Mapping[str, int]) -> tuple[str, ...]:
     if not counts:
         return ()
     unmade = counts["tried"] - counts["made"]
-    said = f"{counts['fit']:,} of {counts['made']:,} problems are fit, the others are left out"
-    return (said, *([f"{unmade:,} problems are not made yet: the same slicebench make goes on"] if unmade else []))
+    unfit = counts["made"] - counts["fit"]
+    said = [f"{unfit:,} of {counts['made']:,} problems are not fit: left out"] if unfit else []
+    return (*said, *([f"{unmade:,} problems are not made yet: the same slicebench make goes on"] if unmade else []))

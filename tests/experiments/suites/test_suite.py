@@ -81,10 +81,19 @@ def explained(done):
     return line
 
 
+AT_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def started(folder, data, *arguments, **environment):
     """The command in a process of its own, with data and cache of its own."""
     command = [sys.executable, "-m", "experiments.cli", "make", *arguments]
     places = {"SLICEBENCH_DATA": str(data), "SLICEBENCH_CACHE": f"{data}-cache"}
+    # what a shell starts in the background ignores interrupts, and so would its children
+    command = [sys.executable, "-c", AT_A_TERMINAL, *command]
     return subprocess.Popen(
         command, cwd=folder, env=os.environ | places | environment, stdout=-1, stderr=-1, text=True, process_group=0
     )
