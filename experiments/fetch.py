@@ -248,7 +248,7 @@ def _is_in_its_folder(wanted: Download, folder: Path) -> bool:
     note = ours.with_suffix(".json")
     if note.exists() or ours.exists():
         return _is_unpacked(note, wanted, target)
-    return target.is_dir() and (target / wanted.holds).is_file() if wanted.holds else any(target.glob("*"))
+    return (target / wanted.holds).is_file() if wanted.holds else any(target.glob("*"))
 
 
 def _fetch_all(missing: Sequence[Download], source: Source, folder: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments import training
+from experiments import inference, training
 from experiments.compute import threads
 from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.files import sync_file, sync_folder, write_json
@@ -72,6 +72,7 @@ class Workshop:
                 "dataset": self.settings.dataset.version,
                 "model": self.settings.model.version,
                 "training": training.VERSION,
+                "inference": inference.VERSION,
             },
         }
 
