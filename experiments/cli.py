@@ -223,7 +223,7 @@ def fetch(
 def make(
     suites: Annotated[
         list[str],
-        typer.Argument(help="Names as in slicebench list suites, or yaml files; and overrides as run takes them."),
+        typer.Argument(help="Names as in slicebench list suites, or yaml files; overrides of dataset, model, compute."),
     ],
     jobs: Annotated[int, typer.Option(help="Processes that work at once, and share the cores.")] = 1,
     folder: Annotated[Path | None, typer.Option(help="Where to put them; SLICEBENCH_DATA/suites by default.")] = None,

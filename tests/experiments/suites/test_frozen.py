@@ -1,7 +1,6 @@
 """That frozen features are what the network itself makes of the images, and are made once."""
 
 import shutil
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from experiments.settings import Compute
 from experiments.suites import frozen
 from experiments.suites.frozen import Frozen
 from methods.contract import InvalidInput, Unsupported
+from tests.experiments.suites.unread import Unread
 
 COMPUTE = Compute(workers=0, device="cpu")
 VIT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16}
@@ -26,19 +26,6 @@ SIZES = {
     "MobileNetV2": {"depth_multiplier": 0.1, "image_size": 32},
 }
 N = 5
-
-
-class Unread(Sequence):
-    """Images that are not to be read."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, row):
-        raise AssertionError(f"image {row} was read")
 
 
 def picture(seed, mode="RGB"):

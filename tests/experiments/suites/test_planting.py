@@ -1,6 +1,5 @@
 """Who gets an artefact, what it looks like, and that it touches nothing else."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,10 @@ from experiments.loaders.digits import Digits
 from experiments.reading.signals import Signal
 from experiments.suites.planting import ATTRIBUTE, MAINS, Planted
 from methods.contract import InvalidInput, Unsupported
+from tests.experiments.suites.unread import Unread
 
 N, CHANNELS, LENGTH = 400, 3, 128
 SERIES, IMAGES = ("line_noise", "drift"), ("tag", "stripe", "blur")
-
-
-class Unread(Sequence):
-    """Images that are not to be read."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, row):
-        raise AssertionError(f"image {row} was read")
 
 
 def dataset(examples=None, modality="series", flip=False):
