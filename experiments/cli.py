@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,16 +121,24 @@ def run(
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed by Hydra
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # else a folder `conf` here would hide ours from worker processes
-    sys.argv = ["slicebench", *_overrides_last(context.args)]
+    arguments = _overrides_last(context.args)
     with explained(debug):
         _check_folders(import_path or [])
-        from experiments.jobs import IMPORT_PATH, launch
+        from experiments.jobs import IMPORT_PATH, Failure, launch
+        from experiments.prepared import orders
 
         os.environ[IMPORT_PATH] = os.pathsep.join(str(folder.resolve()) for folder in import_path or [])
-        failures, n_jobs = launch(dry_run)
-        if failures and n_jobs == 1 and failures[0].error is not None:
+        if prepared := orders(arguments):
+            from experiments.rerun import rerun
+
+            rerun_ = [rerun(order, dry_run) for order in prepared]
+            _name([failure for failed, _ in rerun_ for failure in failed], sum(n for _, n in rerun_), debug)
+            return
+        results = launch(arguments, dry_run)
+        failures = [result for result in results if isinstance(result, Failure)]
+        if failures and len(results) == 1 and failures[0].error is not None:
             raise failures[0].error
-        _name(failures, n_jobs, debug)
+        _name(failures, len(results), debug)
 
 
 def _name(failures: Sequence[Failure], n_jobs: int, debug: bool) -> None:

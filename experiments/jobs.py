@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ import evaluation  # noqa: F401
 from experiments.errors import explanation
 from experiments.plan import plan
 from experiments.run import run
+from methods.errors import Unsupported
 
 IMPORT_PATH = "SLICEBENCH_IMPORT_PATH"  # the user's folders, for worker processes too
 
@@ -40,6 +42,8 @@ class Failure:
         Which job it was.
     reason : str
         One line.
+    refused : bool
+        Whether the method cannot work on such a problem, which is a result too.
     ours : bool
         Whether nothing that the user gave explains it.
     trace : str
@@ -50,44 +54,45 @@ class Failure:
 
     overrides: str
     reason: str
+    refused: bool
     ours: bool
     trace: str
     error: Exception | None = field(default=None, compare=False)
 
     def __reduce__(self) -> Any:
-        return Failure, (self.overrides, self.reason, self.ours, self.trace)  # not every exception can be pickled
+        plain = (self.overrides, self.reason, self.refused, self.ours, self.trace)
+        return Failure, plain  # not every exception can be pickled
 
 
-def launch(dry_run: bool) -> tuple[list[Failure], int]:
-    """Let Hydra start the jobs that `sys.argv` asks for: (failures, number of jobs)."""
-    with _returned() as jobs:
+def launch(arguments: Sequence[str], dry_run: bool) -> list[Path | Failure | None]:
+    """Let Hydra start the jobs that these arguments ask for: each one's run folder, or why it failed."""
+    with _returned() as jobs, patch.object(sys, "argv", ["slicebench", *arguments]):
         # the plain function: a decorated one is pickled by value, and its module never imported in a worker
         task = plan_job if dry_run else run_job
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
-    results = [job.return_value for job in jobs]
-    return [result for result in results if isinstance(result, Failure)], len(results)
+    return [job.return_value for job in jobs]
 
 
-def run_job(config: DictConfig) -> Failure | None:
+def run_job(config: DictConfig) -> Path | Failure | None:
     """One run."""
     return _tried(run, config)
 
 
-def plan_job(config: DictConfig) -> Failure | None:
+def plan_job(config: DictConfig) -> Path | Failure | None:
     """The plan of one run."""
     return _tried(plan, config)
 
 
-def _tried(task: Callable[[DictConfig], None], config: DictConfig) -> Failure | None:
+def _tried(task: Callable[[DictConfig], Path | None], config: DictConfig) -> Path | Failure | None:
     _extend_path()
     try:
-        task(config)
+        return task(config)
     except Exception as error:
         reason = explanation(error)
         overrides = " ".join(HydraConfig.get().overrides.task)
         line = next(iter((reason or f"{type(error).__name__}: {error}").splitlines()))
-        return Failure(overrides, line, reason is None, traceback.format_exc(), error)
-    return None
+        refused = isinstance(error, Unsupported)
+        return Failure(overrides, line, refused, reason is None, traceback.format_exc(), error)
 
 
 def _extend_path() -> None:

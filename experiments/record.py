@@ -32,7 +32,7 @@ from experiments.keys import key_of
 from experiments.runs import COLUMNS, check_definition, read_run
 from experiments.settings import Settings
 from experiments.stamp import stamp
-from methods.contract import InvalidInput, Slices
+from methods.contract import InvalidInput, Slices, Unsupported
 
 TABLES = ("examples", "opponents")
 WHOLE_NUMBERS = ("true_slice", "slice", "k", "seed")  # columns that may be absent in a row, hence nullable
@@ -177,14 +177,14 @@ class Record:
 
         Raises
         ------
-        InvalidInput
+        Unsupported
             Where the method refused every problem, with its reason.
         """
         scores = pd.concat([pd.read_parquet(part) for part in self._parts], ignore_index=True)
         if (scores["metric"] == "refused").all():
             for part in self._parts:  # the next try starts from the first problem again
                 part.unlink()
-            raise InvalidInput(next(iter(self.content["refused"].values())))
+            raise Unsupported(next(iter(self.content["refused"].values())))
         write_parquet(self.folder / "scores.parquet", scores)
         files = [self.folder / "scores.parquet", *self._put_together()]
         files += [path for part in self._parts for path in (part, part.with_suffix(".npz"))]
@@ -229,6 +229,7 @@ class Record:
             # a run that was taken up again was not made with one stamp
             "sessions": [*before.get("sessions", []), session],
             "definition": self.definition,
+            "scale": asdict(self.settings.scale),
             "status": "running",
             "seeds": asdict(self.settings.seeds),
             "seconds": before.get("seconds", {}),

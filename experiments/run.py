@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from experiments.audit import Audit
@@ -21,13 +23,14 @@ from experiments.tracking import start_tracking
 from experiments.training import train_or_load
 
 
-def run(config: DictConfig) -> None:
-    """Everything that a run does, in order; each stage is cached, and a finished run is skipped."""
+def run(config: DictConfig) -> Path:
+    """Everything that a run does, in order; each stage is cached, and a finished run is skipped. Returns its folder."""
     settings = check_settings(config)  # names, types, ranges: before anything is computed
     data = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
     with Record.open(settings, data) as record:  # the run folder, named by content; ours alone from here on
         if not record.finished:
             _discover(settings, data, record)
+        return record.folder
 
 
 def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) -> None:

@@ -27,6 +27,7 @@ from methods.errors import unknown_name
 SplitName = Literal["train", "validation", "test"]
 Protocol = Literal["worst_slice", "best_average_precision", "best_auroc", "first"]
 OURS = ("methods", "evaluation", "experiments")
+EXPERIMENT = "experiment"  # its arms are Hydra's business before a run, its analyses ours after all of them
 COMPONENTS = ("dataset", "model", "embedding", "method", "corruption", "tracking")
 
 
@@ -111,6 +112,14 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """At which scale a paper's experiment runs; the settings that follow from it define the result, and not its name."""
+
+    name: str | None = None
+    stand_ins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Component:
     """One replaceable part of a run, as its config describes it.
 
@@ -165,6 +174,7 @@ class Settings:
     compute: Compute
     paths: Paths
     seeds: Seeds
+    scale: Scale
     variant: str
 
     @cached_property
@@ -194,7 +204,7 @@ def check_settings(config: DictConfig) -> Settings:
     choices = {group: str(HydraConfig.get().runtime.choices[group]) for group in COMPONENTS}
     plain = _resolved(config)
     groups = set(Settings.__dataclass_fields__) - {"variant"}
-    unknown = next((name for name in plain if name not in groups), None)
+    unknown = next((name for name in plain if name not in {*groups, EXPERIMENT}), None)
     if unknown is not None:
         raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, groups))
     changed = {group: _changed(config, plain, group, choices[group]) for group in COMPONENTS}
@@ -205,6 +215,7 @@ def check_settings(config: DictConfig) -> Settings:
         compute=construct(Compute, plain["compute"], "compute"),
         paths=_writable(construct(Paths, plain["paths"], "paths")),
         seeds=construct(Seeds, plain["seeds"], "seeds"),
+        scale=construct(Scale, plain["scale"], "scale"),
         variant=plain["method"].get("label") or _in_words(changed["method"]),
     )
 

@@ -1,0 +1,79 @@
+"""Size, mean loss, accuracy and gap of every slice, beside those of the whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.analysing import Output
+from experiments.drawing import colour, drawing
+from experiments.finished import FinishedRun, titles
+
+ALL = "all"  # the group of numbers about the whole split
+
+
+def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 10) -> pd.DataFrame:
+    """Numbers of each slice and of the whole split; a picture of the mean losses.
+
+    Parameters
+    ----------
+    runs : sequence of FinishedRun
+        With one problem each.
+    out : Output
+    most : int
+        Slices of a run that are drawn; all of them are counted.
+
+    Returns
+    -------
+    DataFrame
+        Measures size, share, mean_loss, accuracy, objective (of spotlights, in nats; the paper's equation 5) a slice;
+        mean_loss, accuracy and n_slices (group `all`) a run.
+    """
+    numbers = pd.DataFrame([row for run in runs for row in _of_run(run)])
+    _draw(runs, numbers, out, most)
+    return numbers
+
+
+def _of_run(run: FinishedRun) -> list[dict[str, Any]]:
+    slices, examples = run.slices(), run.examples
+    members, losses = slices.members.numpy(), examples["loss"].to_numpy(float)  # (n, s), (n,)
+    correct = examples["correct"].to_numpy(bool)
+    whole = {"mean_loss": losses.mean(), "accuracy": correct.mean(), "n_slices": members.shape[1]}
+    rows = [{**run.identity, "group": ALL, "measure": m, "value": v, "n": len(losses)} for m, v in whole.items()]
+    for index, (member, diagnostics) in enumerate(zip(members.T, slices.diagnostics, strict=True), start=1):
+        measured = {"size": member.sum(), "share": member.mean()}
+        if member.any():
+            measured |= {"mean_loss": losses[member].mean(), "accuracy": correct[member].mean()}
+        measured |= {name: diagnostics[name] for name in ("objective", "size_ratio") if name in diagnostics}
+        rows += [
+            {**run.identity, "slice": index, "measure": m, "value": v, "n": int(member.sum())}
+            for m, v in measured.items()
+        ]
+    return rows
+
+
+def _draw(runs: Sequence[FinishedRun], numbers: pd.DataFrame, out: Output, most: int) -> None:
+    losses = numbers[numbers["measure"] == "mean_loss"]
+    names = titles(list(runs))
+    with drawing(6.4, 0.9 + 0.32 * sum(min(most, run.slices().n_slices) + 1 for run in runs)) as (figure, (axes,)):
+        position, ticks = 0.0, []
+        for run, name in zip(runs, names, strict=True):
+            own = losses[(losses[list(run.identity)] == list(run.identity.values())).all(axis=1)]
+            of_slices = own.dropna(subset="slice").head(most)
+            at = np.arange(len(of_slices)) + position
+            axes.barh(at, of_slices["value"], height=0.75, color=colour(run.method))
+            whole = own.loc[own["group"] == ALL, "value"].iloc[0]
+            axes.plot([whole, whole], [position - 0.5, position + len(at) - 0.5], color="black", lw=1, ls=":")
+            ticks += [
+                (a, f"{name}, slice {int(s)} (n={n})")
+                for a, s, n in zip(at, of_slices["slice"], of_slices["n"], strict=True)
+            ]
+            position += len(at) + 0.7
+        axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("mean loss in nats; dotted: of the whole split")
+        out.picture(figure, "losses", "Mean loss of each slice; the dotted line is that of the whole split.")

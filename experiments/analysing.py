@@ -1,0 +1,176 @@
+"""Make numbers, pictures and a text of the finished runs of an experiment: `slicebench collect DIR --analyse`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from experiments.console import say
+from experiments.files import write_json, write_parquet, write_text
+from experiments.finished import FinishedRun
+from methods.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RECORD, ANALYSIS = "experiment.json", "analysis"
+# a number and what it is of; what does not apply is empty
+COLUMNS = (
+    *("analysis", "measure", "dataset", "model", "embedding", "corruption", "method", "variant", "split"),
+    *("slice", "group", "value", "low", "high", "n"),
+)
+
+
+@dataclass
+class Output:
+    """Where one analysis writes its pictures, tables and sentences.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        Of the analysis: what its files begin with.
+    """
+
+    folder: Path
+    name: str
+    pictures: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[dict[str, str]] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+    def picture(self, figure: Figure, name: str, caption: str, shows: str | None = None) -> None:
+        """Keep a picture as png and svg.
+
+        Parameters
+        ----------
+        figure : Figure
+        name : str
+            What it shows, in one word or two with a hyphen.
+        caption : str
+            One sentence; also for who cannot see it.
+        shows : str, optional
+            The data set whose examples can be seen in it: not all of them may be passed on.
+        """
+        from experiments.drawing import save
+
+        path = self.folder / f"{self.name}-{name}"
+        save(figure, path)
+        self.pictures.append({"file": path.name, "caption": caption, "shows": shows})
+
+    def table(self, frame: pd.DataFrame, name: str, caption: str) -> None:
+        """Keep a table for people to read, as csv; it may hold examples, and is not passed on."""
+        path = self.folder / f"{self.name}-{name}.csv"
+        write_text(path, frame.to_csv(index=False))
+        self.tables.append({"file": path.name, "caption": caption})
+
+    def say(self, sentence: str) -> None:
+        """Add a sentence to the report."""
+        self.sentences.append(sentence)
+
+
+def analyse(folder: Path) -> Path:
+    """Run the analyses of the experiment in this folder again; where they wrote to.
+
+    Raises
+    ------
+    InvalidInput
+        Where the folder holds no experiment, or some of its runs are not done.
+    """
+    record = read_record(folder)
+    if record["missing"]:
+        raise InvalidInput(
+            f"{folder}: {len(record['missing'])} runs are missing, the first is {record['missing'][0]}; "
+            f"finish them with: {record['command']}"
+        )
+    runs = [FinishedRun.read(folder / name) for name in record["runs"]]
+    out = folder / ANALYSIS
+    outputs, frames = [], []
+    for analysis in record["analyses"]:
+        say(f"{record['experiment']}: {analysis['name']}")
+        output = Output(out, analysis["name"])
+        module = import_module(f"experiments.analyses.{analysis['name']}")
+        numbers = module.analyse(runs, output, **analysis["options"])
+        frames.append(numbers.assign(analysis=analysis["name"]))
+        outputs.append(output)
+    numbers = _tidy(frames)
+    write_parquet(out / "numbers.parquet", numbers)
+    summary = {
+        **{name: record[name] for name in ("experiment", "scale", "command", "notes", "refused")},
+        "stand_ins": list(dict.fromkeys(s for run in runs for s in run.content["scale"]["stand_ins"])),
+        "stamp": _stamp(runs),
+        "pictures": [picture for output in outputs for picture in output.pictures],
+        "tables": [table for output in outputs for table in output.tables],
+        "sentences": {output.name: output.sentences for output in outputs if output.sentences},
+    }
+    write_json(out / "summary.json", summary)
+    write_text(out / "report.md", _report(summary, runs))
+    return out
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `slicebench run experiment=...` wrote down of the experiment in this folder."""
+    try:
+        return json.loads((folder / RECORD).read_text())
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"{folder} holds no experiment, expected a folder that `slicebench run experiment=...` wrote to"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(f"{folder / RECORD} cannot be read ({error}): run the experiment again") from None
+
+
+def _tidy(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All numbers below each other, under the same columns."""
+    table = pd.concat([frame.reindex(columns=list(COLUMNS)) for frame in frames], ignore_index=True)
+    numbers = dict.fromkeys(("value", "low", "high"), "float64") | dict.fromkeys(("slice", "n"), "Int64")
+    words = [name for name in COLUMNS if name not in numbers]
+    return table.astype(numbers).astype(dict.fromkeys(words, "string"))
+
+
+def _stamp(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """With what, and for how long, the runs were made."""
+    seconds: dict[str, float] = {}
+    for run in runs:
+        for stage, spent in run.content["seconds"].items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+    devices = sorted({str(run.content["device"]) for run in runs})
+    commits = sorted({_commit(run.content["git"]) for run in runs})
+    threads = sorted({int(run.content["threads"]) for run in runs})
+    return {"commits": commits, "devices": devices, "threads": threads, "seconds": seconds, "runs": len(runs)}
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    if not git:
+        return "unknown"
+    return f"{str(git.get('commit'))[:12]}{' and changes' if git.get('dirty') else ''}"
+
+
+def _report(summary: Mapping[str, Any], runs: Sequence[FinishedRun]) -> str:
+    """What was run, and what came out, for people."""
+    stamp = summary["stamp"]
+    minutes = sum(stamp["seconds"].values()) / 60
+    lines = [f"# {summary['experiment']}, scale {summary['scale']}", "", f"`{summary['command']}`", ""]
+    lines += [
+        f"{stamp['runs']} runs, {minutes:.1f} minutes of work (what was cached before not counted), on "
+        f"{', '.join(stamp['devices'])} with {', '.join(map(str, stamp['threads']))} threads, commit "
+        f"{', '.join(stamp['commits'])}.",
+        "",
+    ]
+    lines += [f"- instead of the paper's: {one}" for one in summary["stand_ins"]]
+    lines += [f"- {note}" for note in summary["notes"]]
+    lines += [f"- refused: {one['overrides']}: {one['reason']}" for one in summary["refused"]]
+    notes = dict.fromkeys(note for run in runs for note in run.content.get("dataset_notes", ()))
+    lines += [f"- data: {note}" for note in notes]
+    for name, sentences in summary["sentences"].items():
+        lines += ["", f"## {name}", "", *sentences]
+    if summary["pictures"]:
+        lines += ["", "## Pictures", ""]
+        lines += [f"![{one['caption']}]({one['file']}.png)\n\n{one['caption']}\n" for one in summary["pictures"]]
+    lines += [f"- [{one['file']}]({one['file']}): {one['caption']}" for one in summary["tables"]]
+    return "\n".join(lines) + "\n"

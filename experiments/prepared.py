@@ -1,0 +1,201 @@
+"""Prepared experiments: the sweeps of a paper's table or figure, and what is made of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import conf
+from experiments.scale import best_scale, scale_file
+from methods.errors import InvalidInput, unknown_name
+
+EXPERIMENTS = Path(conf.__path__[0]) / "experiment"
+RESULTS = "outputs/experiments"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Something that is made of the runs of an experiment.
+
+    Parameters
+    ----------
+    name : str
+        Of a module in `experiments.analyses`.
+    options : mapping
+        For its function `analyse`.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment as its yaml describes it.
+
+    Parameters
+    ----------
+    name : str
+        spotlight/fairface ...
+    arms : tuple of tuple of str
+        Sweeps, each as overrides; commas make all combinations within an arm.
+    analyses : tuple of Analysis
+    notes : tuple of str
+        What a reader of its results must know.
+    """
+
+    name: str
+    arms: tuple[tuple[str, ...], ...]
+    analyses: tuple[Analysis, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of all data sets that its arms name."""
+        named = (value for arm in self.arms for key, value in map(_split, arm) if key == "dataset")
+        return tuple(dict.fromkeys(name for value in named for name in value.split(",")))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A prepared experiment as somebody asked for it.
+
+    Parameters
+    ----------
+    experiment : Prepared
+    scale : {"here", "full"}
+    why : str
+        Why this scale.
+    folder : Path
+        Of its runs.
+    command : str
+        What to type for the same again.
+    commands : tuple of tuple of str
+        What Hydra is given, one after the other.
+    """
+
+    experiment: Prepared
+    scale: str
+    why: str
+    folder: Path
+    command: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+def read_prepared(name: str) -> Prepared | None:
+    """The prepared experiment of this name; None where there is none, or it is a plain config without arms.
+
+    Raises
+    ------
+    InvalidInput
+        Where its analyses are not there.
+    """
+    path = EXPERIMENTS / f"{name}.yaml"
+    content = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+    described = content.get("experiment", {})
+    if not described.get("arms"):
+        return None
+    arms = tuple(tuple(line.split()) for line in described["arms"])
+    analyses = tuple(_analysis(entry, name) for entry in described.get("analyses", ()))
+    return Prepared(name, arms, analyses, tuple(described.get("notes", ())))
+
+
+def orders(arguments: Sequence[str]) -> list[Order]:
+    """The prepared experiments that a command line asks for; none where it asks for something else.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of `slicebench run`: options and overrides.
+
+    Raises
+    ------
+    InvalidInput
+        Where plain and prepared experiments are mixed, or a scale is none.
+    """
+    given = dict(map(_split, (a for a in arguments if _is_override(a))))
+    names = [name for name in given.get("experiment", "").split(",") if name]
+    prepared = [read_prepared(name) for name in names]
+    if not any(prepared):
+        return []
+    plain = next((name for name, one in zip(names, prepared, strict=True) if one is None), None)
+    if plain is not None:
+        raise InvalidInput(f"experiment={plain} has no arms of its own: run it by itself")
+    return [_ordered(one, arguments, given) for one in prepared if one is not None]
+
+
+def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str]) -> Order:
+    options = [a for a in arguments if not _is_override(a)]
+    arms = _chosen(experiment, given)
+    datasets = tuple(dict.fromkeys(_of("dataset", arm) for arm in arms))
+    scale, why = (given["scale"], "asked for") if "scale" in given else best_scale(datasets)
+    folder = Path(given.get("paths.results", f"{RESULTS}/{experiment.name}-{scale}"))
+    own = {"experiment": experiment.name, "paths.results": str(folder)}
+    rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(experiment)}]
+    commands = []
+    for arm in arms:
+        fitting = [f"scale={option}"] if (option := scale_file(scale, _of("dataset", arm))) else []
+        overrides = [f"{key}={value}" for key, value in own.items()] + fitting + list(arm) + rest
+        commands.append(
+            (*options, *(() if "--multirun" in options or "-m" in options else ("--multirun",)), *overrides)
+        )
+    own_words = [a for a in arguments if _split(a)[0] not in ("experiment", "scale")]
+    again = " ".join(["slicebench run", f"experiment={experiment.name}", f"scale={scale}", *own_words])
+    return Order(experiment, scale, why, folder, again, tuple(commands))
+
+
+def _chosen(experiment: Prepared, given: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The arms as the user narrowed or changed them.
+
+    A value that some arm has chooses the arms that have it; any other takes the place of what the arms have, and of
+    the settings below it, which would not fit.
+    """
+    arms = list(experiment.arms)
+    for key in _keys(experiment):
+        if key not in given:
+            continue
+        wanted = given[key].split(",")
+        having = [(arm, [v for v in _of(key, arm).split(",") if v in wanted]) for arm in arms]
+        kept = [_with(arm, key, ",".join(values)) for arm, values in having if values]
+        arms = kept or [_without_settings(_with(arm, key, given[key]), key) for arm in arms]
+    return list(dict.fromkeys(arms))
+
+
+def _keys(experiment: Prepared) -> set[str]:
+    """What the arms set."""
+    return {_split(override)[0] for arm in experiment.arms for override in arm}
+
+
+def _of(key: str, arm: Sequence[str]) -> str:
+    return dict(map(_split, arm)).get(key, "")
+
+
+def _with(arm: Sequence[str], key: str, value: str) -> tuple[str, ...]:
+    """The arm with this value, where it has one."""
+    return tuple(f"{key}={value}" if _split(override)[0] == key else override for override in arm)
+
+
+def _without_settings(arm: Sequence[str], key: str) -> tuple[str, ...]:
+    return tuple(override for override in arm if not _split(override)[0].startswith(f"{key}."))
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not argument.startswith("-")
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def _analysis(entry: Any, experiment: str) -> Analysis:
+    name, options = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, {})
+    if find_spec(f"experiments.analyses.{name}") is None:
+        known = [path.stem for path in (Path(__file__).parent / "analyses").glob("[!_]*.py")]
+        raise InvalidInput(unknown_name(f"{experiment}: no analysis is called {name!r}", str(name), known))
+    return Analysis(str(name), options or {})

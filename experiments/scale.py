@@ -1,0 +1,41 @@
+"""At which scale an experiment runs: with the paper's data and weights, or with what a laptop has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import conf
+from experiments.reading.sources import data_root
+from methods.errors import InvalidInput, unknown_name
+
+SCALES = ("here", "full")
+FOLDER = Path(conf.__path__[0]) / "scale"
+
+
+def scale_file(scale: str, dataset: str) -> str | None:
+    """The option of the group `scale` for this data set, None where the data set needs no other settings.
+
+    Raises
+    ------
+    InvalidInput
+        Where no scale has this name.
+    """
+    if scale not in SCALES:
+        raise InvalidInput(unknown_name(f"no scale is called {scale!r}", scale, SCALES))
+    return f"{scale}/{dataset}" if (FOLDER / scale / f"{dataset}.yaml").is_file() else None
+
+
+def best_scale(datasets: Sequence[str]) -> tuple[str, str]:
+    """The scale that this machine is up to, and why: `full` where there are a GPU and all of the paper's data."""
+    import torch
+
+    from experiments.check import look, read_recipe
+
+    if not torch.cuda.is_available():
+        return "here", "this machine has no GPU"
+    for name in datasets:
+        finding = look(read_recipe(name, {}), data_root())
+        if finding["state"] != "found":
+            return "here", f"{name}: {finding['note']}"
+    return "full", "a GPU and all data are there"
