@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import conf
-from experiments.scale import best_scale, scale_file
-from methods.errors import InvalidInput, unknown_name
+from experiments.scale import SCALES, best_scale, checked_scale, scale_file
+from methods.errors import InvalidInput
 
 EXPERIMENTS = Path(conf.__path__[0]) / "experiment"
 RESULTS = "outputs/experiments"
@@ -42,23 +41,17 @@ class Prepared:
     ----------
     name : str
         spotlight/fairface ...
-    arms : tuple of tuple of str
-        Sweeps, each as overrides; commas make all combinations within an arm.
+    arms : mapping from {"here", "full"} to tuple of tuple of str
+        Sweeps, each as overrides of one data set; commas make all combinations within an arm.
     analyses : tuple of Analysis
     notes : tuple of str
         What a reader of its results must know.
     """
 
     name: str
-    arms: tuple[tuple[str, ...], ...]
+    arms: Mapping[str, tuple[tuple[str, ...], ...]]
     analyses: tuple[Analysis, ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """The names of all data sets that its arms name."""
-        named = (value for arm in self.arms for key, value in map(_split, arm) if key == "dataset")
-        return tuple(dict.fromkeys(name for value in named for name in value.split(",")))
 
 
 @dataclass(frozen=True)
@@ -88,20 +81,14 @@ class Order:
 
 
 def read_prepared(name: str) -> Prepared | None:
-    """The prepared experiment of this name; None where there is none, or it is a plain config without arms.
-
-    Raises
-    ------
-    InvalidInput
-        Where its analyses are not there.
-    """
+    """The prepared experiment of this name; None where there is none, or it is a plain config without arms."""
     path = EXPERIMENTS / f"{name}.yaml"
     content = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
     described = content.get("experiment", {})
     if not described.get("arms"):
         return None
-    arms = tuple(tuple(line.split()) for line in described["arms"])
-    analyses = tuple(_analysis(entry, name) for entry in described.get("analyses", ()))
+    arms = {scale: _arms(described["arms"], scale) for scale in SCALES}
+    analyses = tuple(map(_analysis, described.get("analyses", ())))
     return Prepared(name, arms, analyses, tuple(described.get("notes", ())))
 
 
@@ -131,12 +118,12 @@ def orders(arguments: Sequence[str]) -> list[Order]:
 
 def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str]) -> Order:
     options = [a for a in arguments if not _is_override(a)]
-    arms = _chosen(experiment, given)
-    datasets = tuple(dict.fromkeys(_of("dataset", arm) for arm in arms))
-    scale, why = (given["scale"], "asked for") if "scale" in given else best_scale(datasets)
+    datasets = dict.fromkeys(_of("dataset", arm) for arm in _chosen(experiment.arms["full"], given))
+    scale, why = (checked_scale(given["scale"]), "asked for") if "scale" in given else best_scale(tuple(datasets))
+    arms = _chosen(experiment.arms[scale], given)
     folder = Path(given.get("paths.results", f"{RESULTS}/{experiment.name}-{scale}"))
-    own = {"experiment": experiment.name, "paths.results": str(folder)}
-    rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(experiment)}]
+    own = {"experiment": experiment.name, "scale.name": scale, "paths.results": str(folder)}
+    rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(arms)}]
     commands = []
     for arm in arms:
         fitting = [f"scale={option}"] if (option := scale_file(scale, _of("dataset", arm))) else []
@@ -149,16 +136,20 @@ def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str,
     return Order(experiment, scale, why, folder, again, tuple(commands))
 
 
-def _chosen(experiment: Prepared, given: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _arms(lines: Sequence[Any], scale: str) -> tuple[tuple[str, ...], ...]:
+    """The arms of one scale; a line that differs between scales stands under their names."""
+    own = [line.get(scale) if isinstance(line, Mapping) else line for line in lines]
+    arms = [tuple(line.split()) for line in own if line]
+    return tuple(_with(arm, "dataset", name) for arm in arms for name in _of("dataset", arm).split(","))
+
+
+def _chosen(arms: Sequence[tuple[str, ...]], given: Mapping[str, str]) -> list[tuple[str, ...]]:
     """The arms as the user narrowed or changed them.
 
     A value that some arm has chooses the arms that have it; any other takes the place of what the arms have, and of
     the settings below it, which would not fit.
     """
-    arms = list(experiment.arms)
-    for key in _keys(experiment):
-        if key not in given:
-            continue
+    for key in sorted(_keys(arms) & set(given)):
         wanted = given[key].split(",")
         having = [(arm, [v for v in _of(key, arm).split(",") if v in wanted]) for arm in arms]
         kept = [_with(arm, key, ",".join(values)) for arm, values in having if values]
@@ -166,9 +157,9 @@ def _chosen(experiment: Prepared, given: Mapping[str, str]) -> list[tuple[str, .
     return list(dict.fromkeys(arms))
 
 
-def _keys(experiment: Prepared) -> set[str]:
+def _keys(arms: Sequence[Sequence[str]]) -> set[str]:
     """What the arms set."""
-    return {_split(override)[0] for arm in experiment.arms for override in arm}
+    return {_split(override)[0] for arm in arms for override in arm}
 
 
 def _of(key: str, arm: Sequence[str]) -> str:
@@ -193,9 +184,6 @@ def _split(override: str) -> tuple[str, str]:
     return key.lstrip("+~"), value
 
 
-def _analysis(entry: Any, experiment: str) -> Analysis:
+def _analysis(entry: Any) -> Analysis:
     name, options = next(iter(entry.items())) if isinstance(entry, Mapping) else (entry, {})
-    if find_spec(f"experiments.analyses.{name}") is None:
-        known = [path.stem for path in (Path(__file__).parent / "analyses").glob("[!_]*.py")]
-        raise InvalidInput(unknown_name(f"{experiment}: no analysis is called {name!r}", str(name), known))
     return Analysis(str(name), options or {})

@@ -13,16 +13,15 @@ SCALES = ("here", "full")
 FOLDER = Path(conf.__path__[0]) / "scale"
 
 
-def scale_file(scale: str, dataset: str) -> str | None:
-    """The option of the group `scale` for this data set, None where the data set needs no other settings.
+def checked_scale(name: str) -> str:
+    """Return this name, or raise `InvalidInput` where no scale has it."""
+    if name not in SCALES:
+        raise InvalidInput(unknown_name(f"no scale is called {name!r}", name, SCALES))
+    return name
 
-    Raises
-    ------
-    InvalidInput
-        Where no scale has this name.
-    """
-    if scale not in SCALES:
-        raise InvalidInput(unknown_name(f"no scale is called {scale!r}", scale, SCALES))
+
+def scale_file(scale: str, dataset: str) -> str | None:
+    """The option of the group `scale` for this data set, None where the data set needs no other settings."""
     return f"{scale}/{dataset}" if (FOLDER / scale / f"{dataset}.yaml").is_file() else None
 
 
