@@ -49,13 +49,21 @@ def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slice
 
 
 def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDiscoveryMethod]:
-    """A fitted copy of the method for each problem, at once where it knows how (`fit_many`)."""
+    """A fitted copy of the method for each problem.
+
+    All at once where it knows how (`fit_many`). Where it says what it learns from embeddings alone (`fit_embeddings`,
+    then `fit_losses`), that is learned once for all problems that share them: with one seed for all, so that no block
+    of problems depends on another.
+    """
     seeds = [derive(seed, problem.name) for problem in problems]
+    steps = progress(range(len(problems)), "problems", total=len(problems))
     if hasattr(method, "fit_many"):
         with seeded(derive(seed, *(problem.name for problem in problems))):
             fitted = list(method.fit_many([problem.fit for problem in problems], seeds))
+    elif hasattr(method, "fit_embeddings"):
+        shared: dict[int, Any] = {}  # by the tensor itself: relabelled outputs have the same one
+        fitted = [_fitted_to_shared(method, problems[i].fit, derive(seed, "embeddings"), shared) for i in steps]
     else:
-        steps = progress(range(len(problems)), "problems", total=len(problems))
         fitted = [_fitted(with_seed(method, seeds[i]), problems[i], seeds[i]) for i in steps]
     if len(fitted) != len(problems) or not all(hasattr(one, "predict") for one in fitted):
         raise BrokenMethod(f"{type(method).__name__}: fit must return the fitted method, fit_many one for each problem")
@@ -108,6 +116,14 @@ def refused_row() -> dict[str, Any]:
 def _fitted(method: Any, problem: Problem, seed: int) -> Any:
     with seeded(seed):
         return method.fit(problem.fit)
+
+
+def _fitted_to_shared(method: Any, outputs: ModelOutputs, seed: int, shared: dict[int, Any]) -> Any:
+    at = id(outputs.embeddings)
+    with seeded(seed):
+        if at not in shared:
+            shared[at] = with_seed(method, seed).fit_embeddings(outputs)
+        return copy.copy(shared[at]).fit_losses(outputs)
 
 
 def _alone(method: Any, problem: Problem, seed: int) -> Slices | Refusal:

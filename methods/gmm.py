@@ -44,6 +44,8 @@ class GMM:
     Attributes
     ----------
     mixture_ : sklearn.mixture.GaussianMixture
+    clusters_ : ndarray, shape (n,)
+        The component of each example of the fit.
     components_ : list of int
         The component of each slice, the worst first.
     moved_ : float
@@ -69,7 +71,7 @@ class GMM:
     [False, False, True, True]
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     n_slices: int = field(default=5, metadata={"min": 1})
     n_components: int = field(default=50, metadata={"min": 1})
@@ -80,6 +82,10 @@ class GMM:
     seed: int = field(default=0, metadata={"min": 0})
 
     def fit(self, outputs: ModelOutputs) -> Self:
+        return self.fit_embeddings(outputs).fit_losses(outputs)
+
+    def fit_embeddings(self, outputs: ModelOutputs) -> Self:
+        """Learn the mixture, which losses do not matter to: many problems may share it."""
         check_ranges(self)
         if self.n_components > outputs.n_examples:
             raise InvalidInput(
@@ -91,9 +97,13 @@ class GMM:
             self.mixture_ = self._fitted_mixture(embeddings)
             # scikit-learn's own start, made again from the same seed
             start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit_predict(embeddings)
-        clusters = self.mixture_.predict(embeddings)  # (n,)
-        self.moved_ = float((clusters != start).mean())
-        self.components_ = self._worst(clusters, outputs.losses.cpu().numpy())
+        self.clusters_ = self.mixture_.predict(embeddings)  # (n,)
+        self.moved_ = float((self.clusters_ != start).mean())
+        return self
+
+    def fit_losses(self, outputs: ModelOutputs) -> Self:
+        """Choose the components with the highest mean loss."""
+        self.components_ = self._worst(self.clusters_, outputs.losses.cpu().numpy())
         return self
 
     def predict(self, outputs: ModelOutputs) -> Slices:

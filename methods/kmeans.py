@@ -94,7 +94,7 @@ class KMeansSlices:
     [False, False, True, True]
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     n_slices: int = field(default=5, metadata={"min": 1})
     n_clusters: int = field(default=50, metadata={"min": 1})
@@ -107,10 +107,18 @@ class KMeansSlices:
     seed: int = field(default=0, metadata={"min": 0})
 
     def fit(self, outputs: ModelOutputs) -> Self:
+        return self.fit_embeddings(outputs).fit_losses(outputs)
+
+    def fit_embeddings(self, outputs: ModelOutputs) -> Self:
+        """Learn the centres, which losses do not matter to: many problems may share them."""
         check_ranges(self)
         check_clusters(self.n_clusters, outputs)
+        self.centers_ = self._fitted_centers(self._rows(outputs))
+        return self
+
+    def fit_losses(self, outputs: ModelOutputs) -> Self:
+        """Choose the clusters with the lowest accuracy, or the highest mean loss."""
         x = self._rows(outputs)  # (n, d)
-        self.centers_ = self._fitted_centers(x)
         clusters = self._assigned(x)  # (n,)
         statistics = ClusterStatistics.of(clusters, outputs, len(self.centers_))
         self.clusters_ = statistics.worst(self.order, self.min_size)[: self.n_slices]
