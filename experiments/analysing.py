@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,7 +169,7 @@ def _report(summary: Mapping[str, Any], runs: Sequence[FinishedRun]) -> str:
     notes = dict.fromkeys(note for run in runs for note in run.content.get("dataset_notes", ()))
     lines += [f"- data: {note}" for note in notes]
     for name, sentences in summary["sentences"].items():
-        lines += ["", f"## {name}", "", *sentences]
+        lines += ["", f"## {name}", "", *(f"- {html.escape(sentence, quote=False)}" for sentence in sentences)]
     if summary["pictures"]:
         lines += ["", "## Pictures", ""]
         lines += [f"![{one['caption']}]({one['file']}.png)\n\n{one['caption']}\n" for one in summary["pictures"]]
