@@ -139,6 +139,8 @@ def _stamp(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for run in runs:
         for stage, spent in run.content["seconds"].items():
+            if ": " in stage:  # a part of another stage: waiting for data
+                continue
             seconds[stage] = seconds.get(stage, 0.0) + spent
     devices = sorted({str(run.content["device"]) for run in runs})
     commits = sorted({_commit(run.content["git"]) for run in runs})

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from experiments.contract import Dataset
 from experiments.embedding import Embedded
+from experiments.explanations import Explanations
 from experiments.inference import Predictions
-from experiments.opponents import OpponentSearch
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +19,11 @@ class Audit:
     ----------
     dataset : Dataset
     predictions, embedded : mapping from split to Predictions and Embedded
-    search : OpponentSearch, optional
-        Where opponents are asked for.
+    explanations : Explanations, optional
+        Where slices are to be explained: their opponents, or their coherence.
     """
 
     dataset: Dataset
     predictions: Mapping[str, Predictions]
     embedded: Mapping[str, Embedded]
-    search: OpponentSearch | None = None
+    explanations: Explanations | None = None

@@ -180,11 +180,28 @@ def collect(
     folder: Folder = Path("outputs"),
     confidence: Annotated[float | None, typer.Option(help="Of the intervals; as the runs have it by default.")] = None,
     resamples: Annotated[int | None, typer.Option(help="Of the bootstrap; as the runs have it by default.")] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Of papers' experiments: published beside measured, instead of scores.")
+    ] = False,
+    analyse: Annotated[
+        bool, typer.Option("--analyse", help="Of papers' experiments: make their numbers and pictures again.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """All scores below a folder in one file, and a leaderboard with intervals."""
+    """All scores below a folder in one file, and a leaderboard with intervals.
+
+    Of folders that slicebench run experiment=... wrote to: --compare, --analyse.
+    """
     with explained(debug):
+        if analyse or compare:
+            from experiments.compare import analyse_all, show_comparison
+
+            if analyse:
+                analyse_all(folder)
+            if compare:
+                show_comparison(folder, as_json)
+            return
         from experiments.collect import collect as collect_runs
 
         collect_runs(folder, confidence, resamples, as_json)

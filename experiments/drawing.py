@@ -78,4 +78,4 @@ def save(figure: Figure, path: Path) -> None:
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         content = io.BytesIO()
         figure.savefig(content, format=suffix[1:], metadata=metadata)
-        write_atomically(path.with_suffix(suffix), lambda file, content=content: file.write(content.getvalue()))
+        write_atomically(path.with_name(path.name + suffix), lambda file, content=content: file.write(content.getvalue()))

@@ -62,7 +62,7 @@ def needed_splits(settings: Settings) -> list[str]:
 
 
 def needed_layers(settings: Settings, model: ModelUnderAudit) -> list[Layer]:
-    """The layers whose outputs the embedding, or the search for opponents, needs."""
+    """The layers whose outputs the embedding, or what explains slices, needs."""
     users = [settings.embedding.instance, *([] if settings.explainer is None else [settings.explainer])]
     return list(dict.fromkeys(layer for user in users for layer in user.hidden_layers(model)))
 

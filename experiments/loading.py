@@ -14,10 +14,12 @@ from experiments.training import recipe_of
 from methods.errors import InvalidSetting, Unsupported
 
 HESSIAN = "embedding.hessian_split"
-OPPONENTS = "evaluation.opponents"
+OPPONENTS, COHERENCE = "evaluation.opponents", "evaluation.coherence"
+EXPLAINED_BY_VALIDATION = f"embedding=influence {HESSIAN}=validation {OPPONENTS}_from=validation"
 REMEDIES = {
     HESSIAN: f"; take {HESSIAN}=validation, and say so beside the results",
-    OPPONENTS: f"; take {OPPONENTS}=0, or embedding=influence {HESSIAN}=validation {OPPONENTS}_from=validation",
+    OPPONENTS: f"; take {OPPONENTS}=0, or {EXPLAINED_BY_VALIDATION}",
+    COHERENCE: f"; take {COHERENCE}=false, or {EXPLAINED_BY_VALIDATION}",
 }
 
 
@@ -71,6 +73,6 @@ def _asked_splits(settings: Settings) -> list[tuple[str, str]]:
     asked = [("evaluation.fit_split", evaluation.fit_split), ("evaluation.score_split", evaluation.score_split)]
     asked += [(HESSIAN, name) for name in settings.embedding.instance.splits()]
     if settings.explainer is not None:
-        asked += [("evaluation.opponents_from", evaluation.opponents_from)]
-        asked += [(OPPONENTS, name) for name in settings.explainer.splits()]
+        explained = OPPONENTS if evaluation.opponents else COHERENCE
+        asked += [(explained, name) for name in (evaluation.opponents_from, *settings.explainer.splits())]
     return asked

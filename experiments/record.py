@@ -34,7 +34,7 @@ from experiments.settings import Settings
 from experiments.stamp import stamp
 from methods.contract import InvalidInput, Slices, Unsupported
 
-TABLES = ("examples", "opponents")
+TABLES = ("examples", "opponents", "coherence")
 WHOLE_NUMBERS = ("true_slice", "slice", "k", "seed")  # columns that may be absent in a row, hence nullable
 
 
@@ -142,7 +142,7 @@ class Record:
     def note_audit(self, audit: Audit) -> None:
         """Keep, and say, what embeddings have to say about how they were made."""
         self.content["embedding"] = _reports(audit.embedded)
-        explained = {} if audit.search is None else {"opponents": audit.search.scored}
+        explained = {} if audit.explanations is None else {"opponents": audit.explanations.scored}
         reports = (self.content["embedding"] | _reports(explained)).values()
         for note in dict.fromkeys(note for report in reports for note in report.get("notes", ())):
             say(f"embedding: {note}")

@@ -13,9 +13,9 @@ from experiments.corruption import make_problems
 from experiments.discovery import discover, score
 from experiments.embedding import embed
 from experiments.examples import examples_of_problems, examples_table
+from experiments.explanations import explain, find_opponents, measure_coherence
 from experiments.inference import infer
 from experiments.loading import load_dataset
-from experiments.opponents import find_opponents, prepare_opponents
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
 from experiments.stored import stored_problems
@@ -46,8 +46,12 @@ def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) ->
         for part in record.unfinished_parts(problems):
             found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
             scores = score(settings, part.problems, found)
-            opponents = find_opponents(part.problems, found)  # none unless they are asked for
-            record.write(part, found, scores, opponents=opponents, examples=examples_of_problems(data, part.problems))
+            tables = {  # the first two are empty unless they are asked for
+                "opponents": find_opponents(settings, part.problems, found),
+                "coherence": measure_coherence(settings, part.problems, found),
+                "examples": examples_of_problems(data, part.problems),
+            }
+            record.write(part, found, scores, **tables)
         record.finish()
         tracking.log(record.summary())
 
@@ -57,5 +61,5 @@ def audit(settings: Settings, dataset: Dataset) -> Audit:
     model = train_or_load(settings, dataset)
     predictions = infer(settings, dataset, model)  # per split: logits, losses, correct, hidden layers
     embedded = embed(settings, dataset, model, predictions)  # per split, for any labels
-    search = prepare_opponents(settings, dataset, model, predictions)
-    return Audit(dataset, predictions, embedded, search)
+    explanations = explain(settings, dataset, model, predictions)  # none unless slices are to be explained
+    return Audit(dataset, predictions, embedded, explanations)

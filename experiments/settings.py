@@ -89,6 +89,7 @@ class Evaluation:
     discovery_recall: float = field(default=0.8, metadata={"above": 0, "below": 1})
     opponents: int = field(default=0, metadata={"min": 0})
     opponents_from: SplitName = "train"
+    coherence: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Scale:
-    """At which scale a paper's experiment runs; the settings that follow from it define the result, and not its name."""
+    """At which scale a paper's experiment runs; what follows from it is in other settings, and defines the result."""
 
     name: str | None = None
     stand_ins: tuple[str, ...] = ()
@@ -179,8 +180,8 @@ class Settings:
 
     @cached_property
     def explainer(self) -> Any:
-        """The influence embedding that names opponents: the methods' own, else the default; None without opponents."""
-        if not self.evaluation.opponents:
+        """The influence embedding that explains slices: the methods' own, else the default; None where nobody asks."""
+        if not (self.evaluation.opponents or self.evaluation.coherence):
             return None
         from experiments.embeddings.influence import Influence
 
@@ -190,7 +191,10 @@ class Settings:
         """What defines the result, beside data and code: an allow-list, as json values."""
         groups = ("dataset", "model", "embedding", "method", "corruption")
         components = {g: getattr(self, g).defining() for g in groups}
-        return {**components, "evaluation": _plain(asdict(self.evaluation)), "seeds": asdict(self.seeds)}
+        evaluation = _plain(asdict(self.evaluation))
+        if not self.evaluation.coherence:  # runs that were done before there was such a setting keep their keys
+            del evaluation["coherence"]
+        return {**components, "evaluation": evaluation, "seeds": asdict(self.seeds)}
 
 
 def check_settings(config: DictConfig) -> Settings:

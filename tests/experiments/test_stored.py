@@ -350,7 +350,9 @@ def test_the_advice_on_a_missing_split_is_about_the_setting_that_asks_for_it(thr
     line = explained(slicebench("run", *QUICK, "evaluation.fit_split=train"))
     assert "hessian" not in line
     line = explained(slicebench("run", *QUICK, "evaluation.opponents=3"))
-    assert "opponents" in line
+    assert "take evaluation.opponents=0, or embedding=influence" in line
+    line = explained(slicebench("run", *QUICK, "evaluation.coherence=true"))
+    assert "take evaluation.coherence=false, or embedding=influence" in line
 
 
 def test_a_layer_that_stored_outputs_have_not_is_refused(three, slicebench):

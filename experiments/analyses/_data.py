@@ -1,0 +1,107 @@
+"""The data set of a finished run, read again: what its folder does not hold, pictures above all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from experiments.contract import WORDS, Dataset, Loader, ProblemSet
+from experiments.finished import FinishedRun
+from experiments.reading.sources import data_root
+from experiments.schema import construct, parameters_of, takes_anything
+from experiments.settings import Numbers
+from methods.errors import InvalidInput, Unsupported
+
+BESIDE = ("_target_", *Numbers.__dataclass_fields__)  # entries of a definition that no loader takes
+
+
+def dataset_of(run: FinishedRun) -> Dataset:
+    """The data set below the data root, loaded as the run did.
+
+    Raises
+    ------
+    InvalidInput
+        Where it is not on this machine, or no longer what the run saw; `Unsupported` where there are outputs alone.
+    """
+    definition = run.definition
+    settings = json.dumps(definition["dataset"], sort_keys=True)
+    dataset = _loaded(settings, int(definition["seeds"]["split"]), data_root())
+    if not isinstance(dataset, Dataset):
+        raise Unsupported(f"{dataset.name} has outputs of models that ran elsewhere, and no examples")
+    if dataset.fingerprint != definition["fingerprint"]:
+        raise InvalidInput(f"what lies below {data_root()} is not what the run saw: get the same files, or run again")
+    return dataset
+
+
+@lru_cache(maxsize=2)  # the runs of a data set, and its analyses, follow each other
+def _loaded(settings: str, seed: int, root: Path) -> Dataset | ProblemSet:
+    entries = json.loads(settings)
+    target = _located(entries["_target_"])
+    known = entries if takes_anything(target) else parameters_of(target)  # `identity` adds entries of its own
+    values = {name: value for name, value in entries.items() if name in known and name not in BESIDE}
+    loader: Loader = construct(target, values, "dataset")
+    return loader.load(root, seed)
+
+
+def _located(target: str) -> Any:
+    """The class of a loader."""
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidInput(f"{target} cannot be imported ({error}): --import-path DIR finds it in a folder") from None
+
+
+def pictures(run: FinishedRun, split: str, ids: Iterable[str]) -> dict[str, Image.Image]:
+    """Examples of one split as the model got them, with whatever the loader planted, by id.
+
+    Raises
+    ------
+    InvalidInput
+        Where they are not on this machine; `Unsupported` where examples are no pictures.
+    """
+    if "text" in run.examples and run.examples["text"].notna().any():
+        raise Unsupported(f"{run.dataset} has texts")  # known without loading them
+    dataset = dataset_of(run)
+    if dataset.modality != "image":
+        raise Unsupported(f"{run.dataset} has {WORDS[dataset.modality]}")
+    of_split = dataset.split(split)
+    rows = {example_id: row for row, example_id in enumerate(of_split.example_ids)}
+    return {example_id: of_split.examples[rows[example_id]] for example_id in ids}
+
+
+def examples_of(run: FinishedRun, split: str) -> pd.DataFrame:
+    """Label, text and attributes of each example of a split, indexed by id: from the run's folder, else from its data.
+
+    Returns
+    -------
+    DataFrame
+        With columns label, text and attribute_<name>; labels are class names, and None where there are none.
+
+    Raises
+    ------
+    InvalidInput
+        Where the folder does not hold this split and the data cannot be read.
+    """
+    table = run.all_examples
+    kept = [name for name in table.columns if name in ("label", "text") or name.startswith("attribute_")]
+    own = table.loc[table["split"] == split].set_index("id")[kept]
+    found = own if len(own) else _of_dataset(dataset_of(run), split)
+    return found.reindex(columns=list(dict.fromkeys(["label", "text", *found])))
+
+
+def _of_dataset(dataset: Dataset, split: str) -> pd.DataFrame:
+    of_split, classes = dataset.split(split), np.array(dataset.class_names)
+    has_texts = dataset.modality in ("text", "text_pair")
+    return of_split.attributes.add_prefix("attribute_").assign(
+        label=None if of_split.labels is None else classes[of_split.labels.numpy()],
+        text=[str(text) for text in of_split.examples] if has_texts else None,
+    )
