@@ -23,6 +23,13 @@ def scores(values, kind="rare", protocol="best_average_precision", k=10):
 
 
 @pytest.fixture
+def unsaved(out, monkeypatch):
+    """The same without files of pictures, which take the longest."""
+    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
+    return out
+
+
+@pytest.fixture
 def suite(finished_run):
     def make(method, rows, name="natural_images", **names):
         problems = {row["problem"]: [[1], [0]] for row in rows}
@@ -41,38 +48,40 @@ def pair(suite, first, second, **names):
     return [suite("infembed", scores(first), embedding="influence", **names), suite("domino", scores(second), **names)]
 
 
-def test_a_cell_is_the_mean_over_problems_with_an_interval_over_groups(suite, out):
-    numbers = analyse(pair(suite, {"a 1": 0.5, "a 2": 0.5, "b 1": 0.5}, {"a 1": 0.0, "a 2": 1.0}), out)
+def test_a_cell_is_the_mean_over_problems_with_an_interval_over_groups(suite, unsaved):
+    numbers = analyse(pair(suite, {"a 1": 0.5, "a 2": 0.5, "b 1": 0.5}, {"a 1": 0.0, "a 2": 1.0}), unsaved)
     found = row(numbers, "precision_at_10", "infembed")
     assert (found["value"], found["low"], found["high"], found["n"]) == (0.5, 0.5, 0.5, 3)
     assert row(numbers, "n_groups", "infembed")["value"] == 2
     assert np.isnan(row(numbers, "precision_at_10", "domino")["low"])  # one group
 
 
-def test_a_problem_counts_with_the_mean_over_its_true_slices(suite, out):
+def test_a_problem_counts_with_the_mean_over_its_true_slices(suite, unsaved):
     runs = pair(suite, {"a 1": 1.0, "b 1": 0.5}, {"a 1": 0.0})
     second = [{**r, "true_slice": 1} for r in scores({"a 1": 0.0})]
     run = suite("gmm", [*scores({"a 1": 1.0, "b 1": 0.5}), *second])
-    assert row(analyse([*runs, run], out), "precision_at_10", "gmm")["value"] == 0.5
+    assert row(analyse([*runs, run], unsaved), "precision_at_10", "gmm")["value"] == 0.5
 
 
-def test_the_difference_is_paired_over_the_problems_that_both_have(suite, out):
+def test_the_difference_is_paired_over_the_problems_that_both_have(suite, unsaved):
     first = {f"{group} 1": 0.75 for group in "abcdef"} | {"g 1": 0.0}
     second = {f"{group} 1": 0.5 for group in "abcdef"} | {"h 1": 1.0}
-    numbers = analyse(pair(suite, first, second), out)
+    numbers = analyse(pair(suite, first, second), unsaved)
     found = row(numbers, "difference", "infembed - domino")
     assert (found["value"], found["low"], found["n"]) == (0.25, 0.25, 6)
     assert found["embedding"] == "influence - final_hidden"
     assert row(numbers, "p_value", "infembed - domino")["value"] == 2 / 2**6  # all signs alike, of six groups
-    assert "infembed is better in 1 and worse in 0" in out.sentences[0]
-    assert any("difference +0.25 (95% interval +0.25 to +0.25), p = 0.031: they differ." in s for s in out.sentences)
+    assert "infembed is better in 1 and worse in 0" in unsaved.sentences[0]
+    assert any(
+        "difference +0.25 (95% interval +0.25 to +0.25), p = 0.031: they differ." in s for s in unsaved.sentences
+    )
 
 
-def test_few_groups_cannot_be_told_apart(suite, out):
-    analyse(pair(suite, {"a 1": 0.9, "b 1": 0.9}, {"a 1": 0.1, "b 1": 0.1}), out)
-    assert "1 cannot be told apart" in out.sentences[0]
-    assert "they cannot be told apart (2 groups are too few for that)." in out.sentences[1]
-    assert "the best is infembed, on average 0.90; not told apart from it: domino" in out.sentences[2]
+def test_few_groups_cannot_be_told_apart(suite, unsaved):
+    analyse(pair(suite, {"a 1": 0.9, "b 1": 0.9}, {"a 1": 0.1, "b 1": 0.1}), unsaved)
+    assert "1 cannot be told apart" in unsaved.sentences[0]
+    assert "they cannot be told apart (2 groups are too few for that)." in unsaved.sentences[1]
+    assert "the best is infembed, on average 0.90; not told apart from it: domino" in unsaved.sentences[2]
 
 
 @pytest.mark.parametrize(
@@ -84,39 +93,41 @@ def test_few_groups_cannot_be_told_apart(suite, out):
         ("digits", "precision_at_10_digits_rare"),
     ],
 )
-def test_published_cells_have_measures_of_their_own_domino_first(suite, out, name, measure):
+def test_published_cells_have_measures_of_their_own_domino_first(suite, unsaved, name, measure):
     runs = [*pair(suite, {"a 1": 0.5}, {"a 1": 0.25}, name=name), suite("gmm", scores({"a 1": 0.5}), name=name)]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     found = numbers[numbers["measure"] == measure]
     assert list(zip(found["method"], found["value"], strict=True)) == [("domino", 0.25), ("infembed", 0.5)]
 
 
-def test_refused_problems_are_counted_where_nothing_is_left_too(suite, out):
+def test_refused_problems_are_counted_where_nothing_is_left_too(suite, unsaved):
     runs = pair(suite, {"a 1": 0.5}, {"a 1": 0.5, "a 2": None})
     george = suite("george", [*scores({"a 1": None}), *scores({"a 1": 0.5}, kind="correlation")])
-    numbers = analyse([*runs, george], out)
+    numbers = analyse([*runs, george], unsaved)
     assert row(numbers, "n_refused", "domino")["value"] == 1
     assert row(numbers, "n_refused", "domino")["n"] == 2
     assert row(numbers, "n_refused", "george")["value"] == 1
-    assert "natural images, rare (1 problems, 1 groups): no scores of george (refused, or not run)." in out.sentences
+    assert (
+        "natural images, rare (1 problems, 1 groups): no scores of george (refused, or not run)." in unsaved.sentences
+    )
 
 
-def test_other_protocols_are_shown_under_their_names(suite, out):
+def test_other_protocols_are_shown_under_their_names(suite, unsaved):
     more = [*scores({"a 1": 0.5}), *scores({"a 1": 0.25}, protocol="best_auroc")]
-    numbers = analyse([suite("infembed", more), suite("domino", scores({"a 1": 0.5}))], out)
+    numbers = analyse([suite("infembed", more), suite("domino", scores({"a 1": 0.5}))], unsaved)
     found = row(numbers, "precision_at_10_by_protocol", "infembed", "natural_images rare, best_auroc")
     assert found["value"] == 0.25
     assert row(numbers, "precision_at_10", "infembed")["value"] == 0.5
 
 
-def test_another_k_has_another_name(suite, out):
+def test_another_k_has_another_name(suite, unsaved):
     rows = [*scores({"a 1": 0.5}), *scores({"a 1": 0.125}, k=25)]
-    numbers = analyse([suite("infembed", rows), suite("domino", rows)], out, k=25)
+    numbers = analyse([suite("infembed", rows), suite("domino", rows)], unsaved, k=25)
     assert row(numbers, "precision_at_25", "infembed")["value"] == 0.125
     assert "precision_at_10" not in set(numbers["measure"])
 
 
-def test_the_picture_has_a_panel_for_each_cell_and_a_row_for_each_method(suite, out, monkeypatch):
+def test_the_picture_has_a_panel_for_each_cell_and_a_row_for_each_method(suite, unsaved, monkeypatch):
     drawn = {}
 
     def keep(figure, name, caption, shows=None):
@@ -125,10 +136,10 @@ def test_the_picture_has_a_panel_for_each_cell_and_a_row_for_each_method(suite, 
         drawn["rows"] = [text.get_text() for text in panels[0].get_yticklabels()]
         drawn["limits"] = {axes.get_xlim() for axes in panels}
 
-    monkeypatch.setattr(out, "picture", keep)
+    monkeypatch.setattr(unsaved, "picture", keep)
     rows = [*scores({"a 1": 0.5, "a 2": 0.5}, kind="noisy_label"), *scores({"a 1": 0.5})]
     runs = [suite("domino", rows), suite("infembed", scores({"a 1": 0.75, "a 2": None}))]
-    analyse([*runs, *pair(suite, {"a 1": 0.5}, {"a 1": 0.5}, name="time_series")], out)
+    analyse([*runs, *pair(suite, {"a 1": 0.5}, {"a 1": 0.5}, name="time_series")], unsaved)
     assert drawn["titles"] == [
         "natural images, rare\n(1 problems, 1 groups)",
         "natural images, noisy label\n(2 problems, 1 groups)",
@@ -146,12 +157,12 @@ def test_the_picture_is_written_where_the_first_kind_is_missing_in_a_suite(suite
     assert out.pictures[0]["shows"] is None
 
 
-def test_variants_of_a_method_are_told_apart(suite, out):
+def test_variants_of_a_method_are_told_apart(suite, unsaved):
     runs = [*pair(suite, {"a 1": 0.5}, {"a 1": 0.25}), suite("domino", scores({"a 1": 0.75}), variant="pca=2")]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     found = numbers[numbers["measure"] == "difference"].set_index("variant")["value"].to_dict()
     assert found == {"": 0.25, "plain - pca=2": -0.25}
-    assert any("the best is domino pca=2, on average 0.75" in sentence for sentence in out.sentences)
+    assert any("the best is domino pca=2, on average 0.75" in sentence for sentence in unsaved.sentences)
 
 
 @pytest.mark.parametrize(
@@ -162,12 +173,12 @@ def test_variants_of_a_method_are_told_apart(suite, out):
         ({"second": "dominoes"}, "no run of 'dominoes' to compare, expected one of domino, infembed"),
     ],
 )
-def test_what_is_not_there_is_named_with_what_is(suite, out, options, message):
+def test_what_is_not_there_is_named_with_what_is(suite, unsaved, options, message):
     with pytest.raises(InvalidInput, match=message):
-        analyse(pair(suite, {"a 1": 0.5}, {"a 1": 0.5}), out, **options)
+        analyse(pair(suite, {"a 1": 0.5}, {"a 1": 0.5}), unsaved, **options)
 
 
-def test_runs_without_true_slices_have_no_cells(finished_run, out):
+def test_runs_without_true_slices_have_no_cells(finished_run, unsaved):
     runs = [finished_run(EXAMPLES, [[1], [0]], method=method) for method in ("infembed", "domino")]
     with pytest.raises(InvalidInput, match="k is 10, expected one that was scored: none"):
-        analyse(runs, out)
+        analyse(runs, unsaved)

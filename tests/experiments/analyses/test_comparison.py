@@ -24,6 +24,13 @@ def scores(values, metric="f1", protocol="worst_slice", kind="rare", k=None):
 
 
 @pytest.fixture
+def unsaved(out, monkeypatch):
+    """The same without files of pictures, which take the longest."""
+    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
+    return out
+
+
+@pytest.fixture
 def scored(finished_run):
     def make(method, rows, **names):
         problems = {row["problem"]: ANY for row in rows}
@@ -40,23 +47,23 @@ def row(numbers, measure, method):
 # With true slices
 
 
-def test_differences_are_paired_over_the_problems_that_both_have(scored, out):
+def test_differences_are_paired_over_the_problems_that_both_have(scored, unsaved):
     one = scored("spotlight", scores({"a 1": 0.5, "b 1": 0.75, "c 1": 1.0}))
     other = scored("domino", scores({"a 1": 0.25, "b 1": 0.5, "d 1": 0.0}))
-    numbers = analyse([one, other], out)
+    numbers = analyse([one, other], unsaved)
     found = row(numbers, "f1_difference", "spotlight - domino")
     assert (found["value"], found["low"], found["high"], found["n"]) == (0.25, 0.25, 0.25, 2)
     assert found["group"] == "rare, worst_slice"
     assert row(numbers, "f1", "spotlight")["value"] == 0.625  # on those problems only
 
 
-def test_a_problem_counts_with_the_mean_over_its_true_slices(scored, out):
+def test_a_problem_counts_with_the_mean_over_its_true_slices(scored, unsaved):
     rows = scores({"a 1": 1.0}) + [{**r, "true_slice": 1} for r in scores({"a 1": 0.0})]
-    numbers = analyse([scored("spotlight", rows), scored("domino", scores({"a 1": 0.25}))], out)
+    numbers = analyse([scored("spotlight", rows), scored("domino", scores({"a 1": 0.25}))], unsaved)
     assert row(numbers, "f1_difference", "spotlight - domino")["value"] == 0.25
 
 
-def test_kinds_protocols_and_metrics_are_kept_apart(scored, out):
+def test_kinds_protocols_and_metrics_are_kept_apart(scored, unsaved):
     def rows(shift):
         return (
             scores({"a 1": shift})
@@ -66,7 +73,7 @@ def test_kinds_protocols_and_metrics_are_kept_apart(scored, out):
             + scores({"b 1": 4 * shift}, kind="correlation")
         )
 
-    numbers = analyse([scored("spotlight", rows(0.125)), scored("domino", rows(0.0))], out)
+    numbers = analyse([scored("spotlight", rows(0.125)), scored("domino", rows(0.0))], unsaved)
     differences = numbers[numbers["method"] == "spotlight - domino"]
     found = {(r["group"], r["measure"]): r["value"] for r in differences.to_dict("records")}
     assert found == {
@@ -77,42 +84,42 @@ def test_kinds_protocols_and_metrics_are_kept_apart(scored, out):
     }
 
 
-def test_other_embeddings_are_not_compared_and_named(scored, out):
+def test_other_embeddings_are_not_compared_and_named(scored, unsaved):
     one = scored("spotlight", scores({"a 1": 0.5}), embedding="encoder")
     other = scored("domino", scores({"a 1": 0.5}))
-    assert analyse([one, other], out).empty
+    assert analyse([one, other], unsaved).empty
     assert "suite name=digits, rare, encoder: domino has no scores (it refused, or was not run), spotlight has." in (
-        out.sentences
+        unsaved.sentences
     )
 
 
-def test_problems_of_other_data_or_seeds_are_not_paired(scored, out):
+def test_problems_of_other_data_or_seeds_are_not_paired(scored, unsaved):
     one = scored("spotlight", scores({"a 1": 0.5}), definition={"seeds": {"split": 0, "method": 3}})
     alike = scored("domino", scores({"a 1": 0.5}), definition={"seeds": {"split": 0, "method": 0}})
     other = scored("domino", scores({"a 1": 0.5}), definition={"seeds": {"split": 1, "method": 0}})
-    assert not analyse([one, alike], out).empty
-    assert analyse([one, other], out).empty
+    assert not analyse([one, alike], unsaved).empty
+    assert analyse([one, other], unsaved).empty
 
 
-def test_refused_problems_are_said(scored, out):
+def test_refused_problems_are_said(scored, unsaved):
     one = scored("spotlight", scores({"a 1": 0.5, "a 2": 0.5}))
-    analyse([one, scored("domino", scores({"a 1": 0.5, "a 2": None}))], out)
-    assert "suite name=digits, rare: domino refused 1 of 2 problems." in out.sentences
+    analyse([one, scored("domino", scores({"a 1": 0.5, "a 2": None}))], unsaved)
+    assert "suite name=digits, rare: domino refused 1 of 2 problems." in unsaved.sentences
 
 
-def test_variants_are_compared_each(scored, out):
+def test_variants_are_compared_each(scored, unsaved):
     runs = [scored("domino", scores({"a 1": value}), variant=name) for value, name in ((0.5, ""), (0.25, "pca=2"))]
-    numbers = analyse([scored("spotlight", scores({"a 1": 0.5})), *runs], out)
+    numbers = analyse([scored("spotlight", scores({"a 1": 0.5})), *runs], unsaved)
     found = numbers[numbers["measure"] == "f1_difference"].set_index("variant")["value"].to_dict()
     assert found == {"": 0.0, "plain - pca=2": 0.25}
 
 
-def test_how_many_differences_are_clear_is_said_first(scored, out):
+def test_how_many_differences_are_clear_is_said_first(scored, unsaved):
     values = {f"{group} 1": 0.5 for group in "abc"}
-    analyse([scored("spotlight", scores(values)), scored("domino", scores(dict.fromkeys(values, 0.25)))], out)
-    assert out.sentences[0].startswith("Of 1 paired differences")
-    assert "1 have their whole interval in favour of spotlight, 0 in favour of domino" in out.sentences[0]
-    assert "f1 0.50 against 0.25, difference +0.25 (95% interval +0.25 to +0.25)" in out.sentences[1]
+    analyse([scored("spotlight", scores(values)), scored("domino", scores(dict.fromkeys(values, 0.25)))], unsaved)
+    assert unsaved.sentences[0].startswith("Of 1 paired differences")
+    assert "1 have their whole interval in favour of spotlight, 0 in favour of domino" in unsaved.sentences[0]
+    assert "f1 0.50 against 0.25, difference +0.25 (95% interval +0.25 to +0.25)" in unsaved.sentences[1]
 
 
 def test_one_group_has_no_interval_and_still_a_picture(scored, out):
@@ -137,50 +144,50 @@ def test_numbers_of_the_worst_slice_are_those_of_the_largest_mean_loss(finished_
     assert "in 1 of 1 settings" in out.sentences[0]
 
 
-def test_a_slice_of_everything_has_no_gap(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, [[1]] * 4), finished_run(EXAMPLES, ANY, method="domino")], out)
+def test_a_slice_of_everything_has_no_gap(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, [[1]] * 4), finished_run(EXAMPLES, ANY, method="domino")], unsaved)
     of_spotlight = numbers[numbers["method"] == "spotlight"]
     assert set(of_spotlight["measure"]) == {"worst_mean_loss", "worst_accuracy", "worst_size"}
 
 
-def test_data_on_which_a_method_is_missing_is_named(finished_run, out):
+def test_data_on_which_a_method_is_missing_is_named(finished_run, unsaved):
     runs = [finished_run(EXAMPLES, ANY, method=m, dataset=d) for m, d in (("spotlight", "squad"), ("domino", "wine"))]
-    numbers = analyse(runs, out)
-    assert "squad: domino has no slices (it refused, or was not run)." in out.sentences
-    assert "wine: spotlight has no slices (it refused, or was not run)." in out.sentences
+    numbers = analyse(runs, unsaved)
+    assert "squad: domino has no slices (it refused, or was not run)." in unsaved.sentences
+    assert "wine: spotlight has no slices (it refused, or was not run)." in unsaved.sentences
     assert len(numbers) == 8
 
 
-def test_empty_slices_only_are_said_and_have_no_numbers(finished_run, out):
+def test_empty_slices_only_are_said_and_have_no_numbers(finished_run, unsaved):
     empty = finished_run(EXAMPLES, [[0]] * 4)
     none = finished_run(EXAMPLES, np.zeros((4, 0)), method="domino")
-    assert analyse([empty, none], out).empty
-    assert out.sentences == [
+    assert analyse([empty, none], unsaved).empty
+    assert unsaved.sentences == [
         "fairface: spotlight found no slice with members.",
         "fairface: domino found no slice with members.",
     ]
 
 
-def test_a_row_of_the_picture_is_a_setting(finished_run, out, monkeypatch):
+def test_a_row_of_the_picture_is_a_setting(finished_run, unsaved, monkeypatch):
     drawn = {}
 
     def keep(figure, name, caption, shows=None):
         drawn[name] = [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
-    monkeypatch.setattr(out, "picture", keep)
+    monkeypatch.setattr(unsaved, "picture", keep)
     names = [("wine", "resnet"), ("adult", "mlp"), ("adult", "resnet")]
     analyse(
         [finished_run(EXAMPLES, ANY, method=m, dataset=d, model=o) for m in ("spotlight", "domino") for d, o in names],
-        out,
+        unsaved,
     )
     assert drawn == {"worst": ["adult, mlp", "adult, resnet", "wine"]}
 
 
-def test_other_methods_are_left_out(finished_run, out):
+def test_other_methods_are_left_out(finished_run, unsaved):
     runs = [finished_run(EXAMPLES, ANY, method=m) for m in ("spotlight", "domino", "gmm")]
-    assert set(analyse(runs, out)["method"]) == {"spotlight", "domino"}
+    assert set(analyse(runs, unsaved)["method"]) == {"spotlight", "domino"}
 
 
-def test_a_method_without_runs_is_named_with_those_that_there_are(finished_run, out):
+def test_a_method_without_runs_is_named_with_those_that_there_are(finished_run, unsaved):
     with pytest.raises(InvalidInput, match="no run of 'dominoes' to compare, expected one of spotlight"):
-        analyse([finished_run(EXAMPLES, ANY)], out, second="dominoes")
+        analyse([finished_run(EXAMPLES, ANY)], unsaved, second="dominoes")

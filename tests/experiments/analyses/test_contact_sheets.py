@@ -127,9 +127,9 @@ def test_label_prediction_and_loss_stand_below_and_errors_are_red(digits_run, ou
     analyse([wrong], out, random_sample=False)
     assert drawn[0].texts[1:] == [
         ("0 or 6", "#000000"),
-        ("1 or 7 0.00", LABEL),
+        ("1 or 7, 0.00", LABEL),
         ("0 or 6", "#000000"),
-        ("0 or 6 0.00", "#000000"),
+        ("0 or 6, 0.00", "#000000"),
     ]
 
 

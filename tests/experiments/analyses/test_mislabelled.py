@@ -21,6 +21,12 @@ def run(finished_run):
     return finished_run(news(), MEMBERS, membership=MEMBERSHIP)
 
 
+@pytest.fixture(autouse=True)
+def unsaved(monkeypatch):
+    """Pictures are drawn and not written, which takes most of the time."""
+    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
+
+
 def value(numbers, measure, group=None, index=None):
     rows = numbers[numbers["measure"] == measure]
     rows = rows[rows["slice"] == index] if group is None else rows[rows["group"] == group]
@@ -160,7 +166,8 @@ def test_the_picture_has_the_slices_of_all_methods_and_the_base_rate(run, finish
     assert {tuple(line.get_xdata()) for line in base_rates} == {(3 / 8, 3 / 8)}
 
 
-def test_the_picture_is_written_and_shows_no_examples(run, out):
+def test_the_picture_is_written_and_shows_no_examples(run, out, monkeypatch):
+    monkeypatch.undo()
     analyse([run], out)
     assert {path.suffix for path in out.folder.glob("tested-shares.*")} == {".png", ".svg"}
     assert out.pictures[0]["shows"] is None

@@ -95,6 +95,12 @@ def test_several_values_may_count_and_a_missing_one_does_not(run, out):
     assert value(numbers, "share_of_opponents", 1, group="race=Black or Asian") == 0.6
 
 
+def test_a_signal_that_nobody_carries_is_no_mistake(run, out):
+    examples = {**EXAMPLES, "attribute_signal": [False] * 7}
+    numbers = analyse([run((0, -1, "abc"), examples=examples)], out, attribute="signal", values=[True])
+    assert value(numbers, "share_of_opponents", 1) == value(numbers, "share_of_split") == 0
+
+
 def test_labels_of_opponents(run, out):
     numbers = analyse([run((0, -1, "abcd"), (1, -1, "e"))], out)
     assert value(numbers, "label_of_opponents", 1, "cat") == 0.5

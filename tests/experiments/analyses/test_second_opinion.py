@@ -21,6 +21,12 @@ def members(*slices):
     return [[row in chosen for chosen in slices] for row in range(20)]
 
 
+@pytest.fixture(autouse=True)
+def unsaved(monkeypatch):
+    """Pictures are drawn and not written, which takes most of the time."""
+    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
+
+
 def of(numbers, **wanted):
     for name, value in wanted.items():
         numbers = numbers[numbers[name] == value]
@@ -99,7 +105,8 @@ def test_the_picture_has_a_dot_a_slice_and_two_lines_a_run(finished_run, out, mo
     assert next(label.get_text() for label in seen[0].get_yticklabels()) == "spotlight, slice 1 (n=2)"
 
 
-def test_the_picture_is_written_and_shows_no_examples(finished_run, out):
+def test_the_picture_is_written_and_shows_no_examples(finished_run, out, monkeypatch):
+    monkeypatch.undo()
     analyse([finished_run(reviews(), members({0, 1}, {2}))], out)
     assert {path.suffix for path in out.folder.glob("tested-shares.*")} == {".png", ".svg"}
     assert out.pictures[0]["shows"] is None

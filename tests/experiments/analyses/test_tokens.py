@@ -204,6 +204,11 @@ def test_the_strongest_texts_stand_in_a_table(finished_run, out, drawn):
     assert list(table["id"]) == ["00001", "00000"]
 
 
+def test_texts_in_the_table_fit_a_spreadsheet(finished_run, out, drawn):
+    analyse([finished_run(reviews(["word " * 20_000, "short"]), [[1], [0]])], out)
+    assert len(pd.read_csv(out.folder / "tested-texts.csv").loc[0, "text"]) == 5_000
+
+
 def test_of_pairs_the_question_counts_or_both(finished_run, out, drawn):
     pairs = [
         str(pair) for pair in [("Who's switching?", "Packets\nflow"), ("Why?", 'a "packets" story'), ("No?", "It's")]
