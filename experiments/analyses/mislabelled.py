@@ -31,7 +31,7 @@ def analyse(
     Parameters
     ----------
     runs : sequence of FinishedRun
-        With one problem each.
+        With one problem each. Those without the attribute are left out, and a sentence says so.
     out : Output
     attribute : str
         Whether an example's label is wrong: yes or no, true or false, 1 or 0. Examples without one do not count.
@@ -50,12 +50,16 @@ def analyse(
     Raises
     ------
     InvalidInput
-        Where there is no such attribute, or it says something else; and where a k is below 1.
+        Where no run has this attribute, or it says something else; and where a k is below 1.
     """
-    measured = [
-        Measured(name, run, pd.DataFrame(_of_run(run, attribute, list(k))))
-        for run, name in zip(runs, titles(list(runs)), strict=True)
-    ]
+    measured = []
+    for run, name in zip(runs, titles(list(runs)), strict=True):
+        if attribute in run.attributes():
+            measured.append(Measured(name, run, pd.DataFrame(_of_run(run, attribute, list(k)))))
+        else:
+            out.say(f"{name}: its data do not say which labels are wrong, so it is left out.")
+    if not measured:
+        runs[0].attribute(attribute)  # refuses, and names those that there are
     for one in measured:
         _say(one, out)
     label = "mislabelled, with 95% interval; dotted: of the whole split"

@@ -116,6 +116,13 @@ def test_an_unknown_attribute_is_refused_with_those_there_are(run, out):
         analyse([run], out, attribute="noisy")
 
 
+def test_runs_whose_data_do_not_say_are_left_out_and_said(run, finished_run, out):
+    official = finished_run({"loss": [1.0], "correct": True}, [[1]], method="gmm")
+    numbers = analyse([official, run], out)
+    assert set(numbers["method"]) == {"spotlight"}
+    assert out.sentences[0] == "gmm: its data do not say which labels are wrong, so it is left out."
+
+
 @pytest.mark.parametrize(("wrong", "says"), [(["3", "no"], "says 3, expected yes or no"), ([None, ""], "says nothing")])
 def test_an_attribute_that_says_something_else_is_refused(finished_run, out, wrong, says):
     with pytest.raises(InvalidInput, match=says):
