@@ -96,7 +96,9 @@ def analyse(folder: Path) -> Path:
         say(f"{record['experiment']}: {analysis['name']}")
         output = Output(out, analysis["name"])
         module = import_module(f"experiments.analyses.{analysis['name']}")
-        numbers = module.analyse(runs, output, **analysis["options"])
+        options = dict(analysis["options"])
+        chosen = _chosen(runs, options.pop("runs", {}))
+        numbers = module.analyse(chosen, output, **options) if chosen else pd.DataFrame()
         frames.append(numbers.assign(analysis=analysis["name"]))
         outputs.append(output)
     numbers = _tidy(frames)
@@ -112,6 +114,11 @@ def analyse(folder: Path) -> Path:
     write_json(out / "summary.json", summary)
     write_text(out / "report.md", _report(summary, runs))
     return out
+
+
+def _chosen(runs: Sequence[FinishedRun], wanted: Mapping[str, Sequence[str]]) -> list[FinishedRun]:
+    """The runs that an analysis is about: those with one of these names in each column, all where none is said."""
+    return [run for run in runs if all(run.identity[name] in names for name, names in wanted.items())]
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Analysis:
     name : str
         Of a module in `experiments.analyses`.
     options : mapping
-        For its function `analyse`.
+        For its function `analyse`; `runs`, such as {method: [spotlight, george]}, says which runs it is about.
     """
 
     name: str

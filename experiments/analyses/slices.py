@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 
 ALL = "all"  # the group of numbers about the whole split
+PANEL = ("dataset", "model", "embedding", "corruption", "split")  # what runs share that stand in one panel
 
 
 def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 10) -> pd.DataFrame:
@@ -56,24 +58,38 @@ def _of_run(run: FinishedRun) -> list[dict[str, Any]]:
 
 
 def _draw(runs: Sequence[FinishedRun], numbers: pd.DataFrame, out: Output, most: int) -> None:
+    """A panel for each data set, a bar for each slice."""
     losses = numbers[numbers["measure"] == "mean_loss"]
-    names = titles(list(runs))
-    with drawing(6.4, 0.9 + 0.32 * sum(min(most, run.slices().n_slices) + 1 for run in runs)) as (figure, (axes,)):
-        position, ticks = 0.0, []
-        for run, name in zip(runs, names, strict=True):
-            own = losses[(losses[list(run.identity)] == list(run.identity.values())).all(axis=1)]
-            of_slices = own.dropna(subset="slice").head(most)
-            at = np.arange(len(of_slices)) + position
-            axes.barh(at, of_slices["value"], height=0.75, color=colour(run.method))
-            whole = own.loc[own["group"] == ALL, "value"].iloc[0]
-            axes.plot([whole, whole], [position - 0.5, position + len(at) - 0.5], color="black", lw=1, ls=":")
-            ticks += [
-                (a, f"{name}, slice {int(s)} (n={n})")
-                for a, s, n in zip(at, of_slices["slice"], of_slices["n"], strict=True)
-            ]
-            position += len(at) + 0.7
-        axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("mean loss in nats; dotted: of the whole split")
+    panels: dict[tuple[str, ...], list[FinishedRun]] = {}
+    for run in runs:
+        panels.setdefault(tuple(run.identity[name] for name in PANEL), []).append(run)
+    heights = [sum(min(most, run.slices().n_slices) + 0.7 for run in of_panel) for of_panel in panels.values()]
+    options = {"gridspec_kw": {"height_ratios": heights}}
+    with drawing(6.4, 0.4 + 0.6 * len(panels) + 0.24 * sum(heights), rows=len(panels), **options) as (figure, all_axes):
+        for axes, (setting, of_panel) in zip(all_axes, panels.items(), strict=True):
+            _draw_panel(axes, of_panel, losses, most)
+            axes.set_title(f"{setting[0]}, {setting[-1]} split")
+        all_axes[-1].set_xlabel("mean loss in nats; dotted: of the whole split")
         out.picture(figure, "losses", "Mean loss of each slice; the dotted line is that of the whole split.")
+
+
+def _draw_panel(axes: Axes, runs: Sequence[FinishedRun], losses: pd.DataFrame, most: int) -> None:
+    position, ticks = 0.0, []
+    for run, name in zip(runs, titles(list(runs)), strict=True):
+        own = losses[(losses[list(run.identity)] == list(run.identity.values())).all(axis=1)]
+        of_slices = own.dropna(subset="slice").head(most)
+        at = np.arange(len(of_slices)) + position
+        axes.barh(at, of_slices["value"], height=0.75, color=colour(run.method))
+        ticks += [
+            (a, f"{name}, slice {int(s)} (n={n})")
+            for a, s, n in zip(at, of_slices["slice"], of_slices["n"], strict=True)
+        ]
+        position += len(at) + 0.7
+    axes.axvline(losses.loc[_is_whole(losses, runs[0]), "value"].iloc[0], color="black", lw=1, ls=":")
+    axes.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
+    axes.set_ylim(max(position - 0.9, 0.6), -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def _is_whole(losses: pd.DataFrame, run: FinishedRun) -> pd.Series:
+    return (losses["group"] == ALL) & (losses[list(run.identity)] == list(run.identity.values())).all(axis=1)
