@@ -13,6 +13,7 @@ from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 
+MEASURED = ("slice", "group", "measure", "value", "n")
 ALL = "all"  # the group of numbers about the whole split
 PANEL = ("dataset", "model", "embedding", "corruption", "split")  # what runs share that stand in one panel
 
@@ -34,7 +35,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 10) -> pd.Data
         Measures size, share, mean_loss, accuracy, objective (of spotlights, in nats; the paper's equation 5) a slice;
         mean_loss, accuracy and n_slices (group `all`) a run.
     """
-    numbers = pd.DataFrame([row for run in runs for row in _of_run(run)])
+    numbers = pd.DataFrame([row for run in runs for row in _of_run(run)], columns=[*runs[0].identity, *MEASURED])
     _draw(runs, numbers, out, most)
     return numbers
 

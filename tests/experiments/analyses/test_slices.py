@@ -59,3 +59,9 @@ def test_the_picture_is_written_as_png_and_svg(finished_run, out):
     )
     assert {path.suffix for path in out.folder.glob("tested-losses.*")} == {".png", ".svg"}
     assert out.pictures[0]["shows"] is None
+
+
+def test_a_run_without_slices_has_the_numbers_of_the_split(finished_run, out):
+    numbers = analyse([finished_run(EXAMPLES, np.zeros((4, 0)))], out)
+    assert value(numbers, "n_slices") == 0
+    assert numbers["slice"].isna().all()
