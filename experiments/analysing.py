@@ -104,8 +104,7 @@ def analyse(folder: Path) -> Path:
     numbers = _tidy(frames)
     write_parquet(out / "numbers.parquet", numbers)
     summary = {
-        **{name: record[name] for name in ("experiment", "scale", "command", "notes", "refused")},
-        "stand_ins": list(dict.fromkeys(s for run in runs for s in run.content["scale"]["stand_ins"])),
+        **{name: record[name] for name in ("experiment", "scale", "command", "stand_ins", "notes", "refused")},
         "stamp": _stamp(runs),
         "pictures": [picture for output in outputs for picture in output.pictures],
         "tables": [table for output in outputs for table in output.tables],

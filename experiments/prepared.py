@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import conf
-from experiments.scale import SCALES, best_scale, checked_scale, scale_file
+from experiments.scale import SCALES, best_scale, checked_scale, scale_file, stand_ins
 from methods.errors import InvalidInput
 
 EXPERIMENTS = Path(conf.__path__[0]) / "experiment"
@@ -66,6 +66,8 @@ class Order:
         Why this scale.
     folder : Path
         Of its runs.
+    stand_ins : tuple of str
+        In what the data and the models are not the paper's.
     command : str
         What to type for the same again.
     commands : tuple of tuple of str
@@ -76,6 +78,7 @@ class Order:
     scale: str
     why: str
     folder: Path
+    stand_ins: tuple[str, ...]
     command: str
     commands: tuple[tuple[str, ...], ...]
 
@@ -133,7 +136,8 @@ def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str,
         )
     own_words = [a for a in arguments if _split(a)[0] not in ("experiment", "scale")]
     again = " ".join(["slicebench run", f"experiment={experiment.name}", f"scale={scale}", *own_words])
-    return Order(experiment, scale, why, folder, again, tuple(commands))
+    substituted = tuple(stand_ins(scale, list(dict.fromkeys(_of("dataset", arm) for arm in arms))))
+    return Order(experiment, scale, why, folder, substituted, again, tuple(commands))
 
 
 def _arms(lines: Sequence[Any], scale: str) -> tuple[tuple[str, ...], ...]:

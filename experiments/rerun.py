@@ -44,6 +44,7 @@ def _write(order: Order, folders: Sequence[Path], failures: Sequence[Failure]) -
         "scale": order.scale,
         "why": order.why,
         "command": order.command,
+        "stand_ins": list(order.stand_ins),
         "notes": list(order.experiment.notes),
         "analyses": [asdict(analysis) for analysis in order.experiment.analyses],
         "runs": list(dict.fromkeys(Path(os.path.relpath(folder, root)).as_posix() for folder in folders)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 import conf
 from experiments.reading.sources import data_root
 from methods.errors import InvalidInput, unknown_name
@@ -23,6 +25,13 @@ def checked_scale(name: str) -> str:
 def scale_file(scale: str, dataset: str) -> str | None:
     """The option of the group `scale` for this data set, None where the data set needs no other settings."""
     return f"{scale}/{dataset}" if (FOLDER / scale / f"{dataset}.yaml").is_file() else None
+
+
+def stand_ins(scale: str, datasets: Sequence[str]) -> list[str]:
+    """In what the data and the models of these data sets are not the paper's."""
+    files = [FOLDER / f"{option}.yaml" for name in datasets if (option := scale_file(scale, name))]
+    found = [one for file in files for one in yaml.safe_load(file.read_text()).get("scale", {}).get("stand_ins", ())]
+    return list(dict.fromkeys(found))
 
 
 def best_scale(datasets: Sequence[str]) -> tuple[str, str]:
