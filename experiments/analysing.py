@@ -61,7 +61,7 @@ class Output:
         from experiments.drawing import save
 
         path = self.folder / f"{self.name}-{name}"
-        save(figure, path)
+        save(figure, path, few_colours=shows is not None)
         self.pictures.append({"file": path.name, "caption": caption, "shows": shows})
 
     def table(self, frame: pd.DataFrame, name: str, caption: str) -> None:

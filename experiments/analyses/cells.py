@@ -11,18 +11,17 @@ import numpy as np
 import pandas as pd
 
 from evaluation.comparison import BestMethod, indistinguishable_from_best
-from evaluation.intervals import mean_interval
-from experiments.analyses.comparison import (
-    CONFIDENCE,
+from experiments.analyses._names import short_titles
+from experiments.analyses._scores import (
     IDENTITY,
-    RESAMPLES,
     Paired,
     check_methods,
     in_words,
+    mean_over_groups,
+    n_refused,
     of_measure,
     paired,
     problem_values,
-    short_titles,
     together,
 )
 from experiments.analysing import Output
@@ -133,16 +132,11 @@ def _methods(table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame
         yield {name: str(rows[name].iloc[0]) for name in IDENTITY}, rows
 
 
-def _mean(rows: pd.DataFrame) -> dict[str, Any]:
-    value, low, high = mean_interval(rows["value"], rows["group"].to_numpy(str), CONFIDENCE, RESAMPLES)
-    return {"value": value, "low": low, "high": high, "n": len(rows)}
-
-
 def _of_cell(cell: Cell, table: pd.DataFrame, k: int, published: Sequence[str]) -> list[dict[str, Any]]:
     suite, kind = cell
     rows: list[dict[str, Any]] = []
     for identity, own in _methods(table):
-        common, measured = {**identity, "group": " ".join(cell)}, _mean(own)
+        common, measured = {**identity, "group": " ".join(cell)}, mean_over_groups(own["value"], own["group"])
         rows.append({**common, "measure": f"precision_at_{k}", **measured})
         rows.append({**common, "measure": "n_groups", "value": own["group"].nunique(), "n": len(own)})
         if identity["method"] in published:
@@ -174,21 +168,18 @@ def _refusals(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     return [
         {**run.identity, "group": f"{_suite(run)} {kind}", "measure": "n_refused", "value": refused, "n": total}
         for run in runs
-        for kind, (refused, total) in _refused(run).items()
+        for kind, (refused, total) in n_refused(run).items()
     ]
-
-
-def _refused(run: FinishedRun) -> dict[str, tuple[int, int]]:
-    """Of each kind, how many problems were refused, and how many there were."""
-    return {
-        str(kind): (of_kind.loc[of_kind["metric"] == "refused", "problem"].nunique(), of_kind["problem"].nunique())
-        for kind, of_kind in run.scores.groupby("kind")
-    }
 
 
 def _elsewhere(protocol: str, values: pd.DataFrame, k: int) -> list[dict[str, Any]]:
     return [
-        {**identity, "group": f"{' '.join(cell)}, {protocol}", "measure": f"precision_at_{k}_by_protocol", **_mean(own)}
+        {
+            **identity,
+            "group": f"{' '.join(cell)}, {protocol}",
+            "measure": f"precision_at_{k}_by_protocol",
+            **mean_over_groups(own["value"], own["group"]),
+        }
         for cell, table in _cells(values)
         for identity, own in _methods(table)
     ]
@@ -289,7 +280,11 @@ def _order(table: pd.DataFrame) -> list[str]:
 
 def _points(axes: Any, table: pd.DataFrame, order: Sequence[str], best: BestMethod) -> None:
     for label, rows in table.groupby("label"):
-        measured, shade, at = _mean(rows), colour(str(label)), order.index(str(label))
+        measured, shade, at = (
+            mean_over_groups(rows["value"], rows["group"]),
+            colour(str(label)),
+            order.index(str(label)),
+        )
         is_alike = label == best.name or label in best.indistinguishable
         axes.plot([measured["low"], measured["high"]], [at, at], color=shade, lw=1.4)
         axes.plot(measured["value"], at, "o", color=shade, markersize=4.5, mfc=shade if is_alike else "white")
@@ -304,6 +299,6 @@ def _ticks(
 ) -> list[str]:
     """Each method of a suite, with the number of problems that it refused."""
     named = pd.concat([table[["label", "run"]] for cell, table in cells.items() if cell[0] == suite]).drop_duplicates()
-    refused = {run.folder.name: sum(n for n, _ in _refused(run).values()) for run in runs}
+    refused = {run.folder.name: sum(n for n, _ in n_refused(run).values()) for run in runs}
     counts = named["run"].map(refused).groupby(named["label"]).sum()
     return [fill(f"{label} ({counts[label]} refused)" if counts[label] else label, 34) for label in order]

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.analyses.slices import ALL
+from experiments.analyses._axes import percent_axis
+from experiments.analyses._measured import ALL, SPOTLIGHT
+from experiments.analyses._runs import grouped, without
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun
 
-SPOTLIGHT, MIXTURE = "spotlight", "gmm"
+MIXTURE = "gmm"
 Panel = tuple[str, ...]
 
 
@@ -41,9 +42,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output) -> pd.DataFrame:
         each run of the mixture clusters_above_first_spotlight, those of higher mean loss, and clusters_above_smaller,
         those of them with fewer members than the spotlight: `n` clusters have any members.
     """
-    panels: dict[Panel, list[FinishedRun]] = {}
-    for run in runs:
-        panels.setdefault(_panel(run), []).append(run)
+    panels = grouped(runs, _panel)
     points = {run.folder: _points(run) for run in runs}
     names = _panel_names(list(panels))
     frames = [_of_run(run, points[run.folder]) for run in runs]
@@ -54,20 +53,8 @@ def analyse(runs: Sequence[FinishedRun], out: Output) -> pd.DataFrame:
 
 def _panel(run: FinishedRun) -> Panel:
     """What runs have in common that are drawn together; sizes and numbers of clusters are the methods' business."""
-    words = run.identity["dataset"].split(" ")
-    dataset = " ".join(word for word in words if not word.startswith(("slice_size=", "n_components=")))
+    dataset = without(run.identity["dataset"], "slice_size", "n_components")
     return (dataset, *(run.identity[name] for name in ("model", "embedding", "corruption", "split")))
-
-
-def percent_axis(axes: Axes, shares: Sequence[float]) -> None:
-    """Make x a logarithmic axis of sizes in % of the split, with room around these."""
-    low, high = (min(shares), max(shares)) if len(shares) else (1.0, 10.0)
-    few = high / low < 300  # labels at 1, 2 and 5 would touch each other on a longer axis
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.4, high * 1.4)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _points(run: FinishedRun) -> pd.DataFrame:

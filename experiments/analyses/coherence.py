@@ -15,6 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from experiments.analyses._measured import Measured
+from experiments.analyses._runs import grouped
 from experiments.analysing import Output
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
@@ -36,7 +38,6 @@ CAPTION = (
 SLICE: dict[str, Any] = {"color": OTHER, "marker": "o", "ls": "", "ms": 7, "alpha": 0.4, "mew": 0}
 MEAN: dict[str, Any] = {"color": OTHER, "marker": "D", "ls": "", "ms": 5, "mec": "black"}
 UNDIVIDED: dict[str, Any] = {"color": "black", "marker": "|", "ls": "", "ms": 13, "mew": 1.5}
-Measured = tuple[str, FinishedRun, pd.DataFrame]  # a run's short name, the run, its numbers
 
 
 def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 12) -> pd.DataFrame:
@@ -67,8 +68,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 12) -> pd.Data
     counts by its square, and one cluster of all easy examples beside many of one hard example each has a small mean
     and a large sum.
     """
-    names = dict.fromkeys(run.dataset for run in runs)
-    of_sets = {name: _of_set([run for run in runs if run.dataset == name]) for name in names}
+    of_sets = {name: _of_set(alike) for name, alike in grouped(runs, lambda run: run.dataset).items()}
     for name, measured in of_sets.items():
         _say(name, measured, out)
     _draw(of_sets, out, most)
@@ -77,8 +77,8 @@ def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 12) -> pd.Data
 
 def _of_set(runs: list[FinishedRun]) -> list[Measured]:
     """The runs on one data set, the most coherent first, those without slices last."""
-    measured = [(title, run, _of_run(run)) for title, run in zip(titles(runs), runs, strict=True)]
-    return sorted(measured, key=lambda one: np.nan_to_num(_value(one[2], "all", "relative_distance"), nan=np.inf))
+    measured = [Measured(title, run, _of_run(run)) for title, run in zip(titles(runs), runs, strict=True)]
+    return sorted(measured, key=lambda one: np.nan_to_num(_value(one.numbers, "all", "relative_distance"), nan=np.inf))
 
 
 def _of_run(run: FinishedRun) -> pd.DataFrame:
@@ -167,7 +167,7 @@ def _span(values: Iterable[float]) -> str:
 
 def _draw(of_sets: Mapping[str, Sequence[Measured]], out: Output, most: int) -> None:
     drawn = {
-        name: [one for one in measured if _value(one[2], "all", RELATIVE) >= 0][:most]
+        name: [one for one in measured if _value(one.numbers, "all", RELATIVE) >= 0][:most]
         for name, measured in of_sets.items()
     }
     drawn = {name: measured for name, measured in drawn.items() if measured}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from experiments.analyses.slices import ALL
+from experiments.analyses._measured import ALL
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.analyses._names import file_name, in_a_line, plain, shortened
 from experiments.analysing import Output
 from experiments.drawing import LABEL, PREDICTION, drawing
 from experiments.finished import FinishedRun, titles
@@ -20,6 +20,7 @@ from methods.errors import InvalidInput
 ALL = "all"  # the group of numbers about all slices that satisfy the rule
 CLASSES = 6  # drawn of one slice; the rest is put together
 PAIRS = 100  # kinds of error in the whole split that are counted: all of up to 10 classes, else the commonest
+LONGEST = 24  # letters of a class in pictures and sentences
 COLUMNS = 3  # slices beside each other in a picture
 
 Row = dict[str, Any]
@@ -230,18 +231,17 @@ def _draw(panels: Sequence[tuple[str, pd.DataFrame]], name: str, run: FinishedRu
             f"Labels (red) and predictions (blue) in slices of {name}, of the {run.identity['split']} split of "
             f"{run.identity['dataset']}."
         )
-        out.picture(figure, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), caption)
+        out.picture(figure, file_name(name), caption)
 
 
 def _draw_slice(axes: Any, title: str, shares: pd.DataFrame) -> None:
     at = np.arange(len(shares))
     for offset, column, shade in ((-0.2, "label", LABEL), (0.2, "prediction", PREDICTION)):
         axes.barh(at + offset, 100 * shares[column], 0.38, color=shade, label=f"{column}s")
-    axes.set_yticks(at, [_short(str(text)).replace("$", r"\$") for text in shares.index], fontsize=8)
+    axes.set_yticks(at, [plain(_short(str(text))) for text in shares.index], fontsize=8)
     axes.set(xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5), title=title)
     axes.grid(visible=False, axis="y")
 
 
-def _short(text: str, width: int = 24) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _short(text: str) -> str:
+    return shortened(in_a_line(text), LONGEST)

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from experiments.analyses.slices import ALL
+from experiments.analyses._measured import ALL
+from experiments.analyses._names import plain, shortened
 from experiments.analysing import Output
 from experiments.drawing import drawing
 from experiments.finished import FinishedRun, titles
@@ -18,6 +19,7 @@ from methods.errors import InvalidInput
 
 DRAWN = 40  # findings; a table of any length is no picture
 OUTCOMES = {"TN": "true negatives", "FP": "false positives", "FN": "false negatives", "TP": "true positives"}
+LONGEST = 28  # letters of a finding in a picture
 ABSENT, NOBODY = "absent", "-"
 
 Cell = tuple[str, int]  # an outcome in a slice
@@ -190,7 +192,10 @@ def _say(name: str, run: FinishedRun, cells: Mapping[Cell, np.ndarray], absent: 
 
 
 def _draw(name: str, texts: pd.DataFrame, sizes: Mapping[Cell, int], out: Output, picture: str) -> None:
-    n_slices, findings = len(sizes) // len(OUTCOMES), [_short(str(finding)) for finding in texts.index]
+    n_slices, findings = (
+        len(sizes) // len(OUTCOMES),
+        [plain(shortened(str(finding), LONGEST)) for finding in texts.index],
+    )
     columns = [f"slice {slice_}\nn={size}" for (_, slice_), size in sizes.items()]
     values = texts.apply(pd.to_numeric, errors="coerce").to_numpy(float)  # (findings, cells)
     wide = max(0.52 * n_slices, 1.15)  # at least as wide as the words above
@@ -232,8 +237,3 @@ def _annotate(axes: Axes, texts: pd.DataFrame) -> None:
         for column, text in enumerate(of_finding):
             shade = "#999999" if text in (NOBODY, "0.00") else "white" if float(text) > 0.6 else "black"
             axes.text(column, row, text, ha="center", va="center", size=7.5, color=shade)
-
-
-def _short(name: str, most: int = 28) -> str:
-    short = name if len(name) <= most else f"{name[: most - 1]}…"
-    return short.replace("$", r"\$")  # or matplotlib would read a formula

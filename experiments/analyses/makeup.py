@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -14,21 +12,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from experiments.analyses._attributes import NO_VALUE, as_text, attribute_of, attributes_of, natural, values_of
+from experiments.analyses._measured import ALL
+from experiments.analyses._names import file_name, in_a_line, plain, shortened
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 
-ALL = "all"  # the group of numbers about the whole split
 WHOLE = 0  # the whole split's column, before those of slices 1, 2 ...
 FEW = 12  # values whose colours can be told apart; of more numbers than that, only the mean says anything
 TALLEST = 20  # bars in one picture
 NUMBERED = 6  # percent of a bar, in which a number has room
 ENOUGH = 5  # examples with a value, before anything is said of it
+LONGEST = 30  # letters of a value in pictures and sentences
 HALF_WIDTH = 1.96  # of a 95% interval of the normal distribution, in standard errors
-NO_VALUE, OTHERS = "none", "other values"
-COLUMNS = ("label", "prediction")  # of examples, that count as attributes
-BELOW, ABOVE = "below|under|less than|up to", "above|over|more than"  # that a range may begin with
+OTHERS = "other values"
 LIGHT_GREY, GREY = "#d9d9d9", "#b0b0b0"
 
 Row = dict[str, Any]
@@ -100,44 +99,15 @@ def _checked(shares: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[st
 
 
 def _refuse_unknown(runs: Sequence[FinishedRun], attributes: Sequence[str]) -> None:
-    there = dict.fromkeys(name for run in runs for name in _names(run))
+    there = dict.fromkeys(name for run in runs for name in attributes_of(run))
     for name in attributes:
         if name not in there:
             raise InvalidInput(f"there is no attribute {name!r}, expected one of {', '.join(there) or 'none'}")
 
 
-def _names(run: FinishedRun) -> tuple[str, ...]:
-    """All attributes of a run; questions have no label and no prediction."""
-    return (*(name for name in COLUMNS if run.examples[name].notna().any()), *run.attributes())
-
-
-def _raw(run: FinishedRun, attribute: str) -> pd.Series:
-    return run.examples[attribute] if attribute in COLUMNS else run.attribute(attribute)
-
-
-def _values(run: FinishedRun, attribute: str) -> pd.Series:
-    """One attribute of each example, as text."""
-    return _raw(run, attribute).map(_text).astype(object)
-
-
-def _text(value: Any) -> str:
-    if pd.isna(value) or value == "":
-        return NO_VALUE
-    if isinstance(value, float) and value.is_integer():  # whole numbers become floats where some are missing
-        return str(int(value))
-    return str(value)
-
-
-def _natural(text: str) -> tuple[bool, float, str]:
-    """Sorts 3-9 before 10-19, below 25 before 25-34, and what does not begin with a number after what does."""
-    found = re.match(rf"(?:{BELOW}|{ABOVE}|[^\w\s-])*\s*(-?\d+(?:\.\d+)?)", text, re.IGNORECASE)
-    below = 0.5 if re.match(f"{BELOW}|<", text, re.IGNORECASE) else 0
-    return found is None, float(found.group(1)) - below if found else math.inf, text
-
-
 def _is_measured(run: FinishedRun, attribute: str) -> bool:
     """Whether its values are numbers, too many of them to be counted one by one."""
-    raw = _raw(run, attribute)
+    raw = attribute_of(run, attribute)
     return pd.api.types.is_numeric_dtype(raw) and not pd.api.types.is_bool_dtype(raw) and raw.nunique() > FEW
 
 
@@ -146,16 +116,16 @@ def _counted(run: FinishedRun, attributes: Sequence[str]) -> dict[str, pd.DataFr
     columns = np.column_stack([np.ones(len(run.examples), dtype=bool), run.members()])  # (n, 1 + s)
     counts = {}
     for name in attributes:
-        if name in _names(run) and not _is_measured(run, name):
-            of_values = pd.DataFrame(columns).groupby(_values(run, name).to_numpy()).sum()
-            counts[name] = of_values.loc[sorted(of_values.index, key=_natural)]
+        if name in attributes_of(run) and not _is_measured(run, name):
+            of_values = pd.DataFrame(columns).groupby(values_of(run, name).to_numpy()).sum()
+            counts[name] = of_values.loc[sorted(of_values.index, key=natural)]
     return counts
 
 
 def _of_run(run: FinishedRun, attributes: Sequence[str], counts: Mapping[str, pd.DataFrame]) -> list[Row]:
     rows = [row for name, of_values in counts.items() for row in _shares(name, of_values)]
     rows += [row for name in counts for row in _losses(run, name)]
-    measured = [name for name in attributes if name in _names(run) and name not in counts]
+    measured = [name for name in attributes if name in attributes_of(run) and name not in counts]
     rows += [row for name in measured for row in _means(run, name)]
     return [{**run.identity, **row} for row in rows]
 
@@ -183,11 +153,11 @@ def _losses(run: FinishedRun, attribute: str) -> Iterator[Row]:
 
 def _by_value(run: FinishedRun, attribute: str, column: str) -> pd.DataFrame:
     """The mean over all examples with a value, its interval, and n; one example alone has no interval."""
-    numbers = run.examples[column].astype(float).groupby(_values(run, attribute))
+    numbers = run.examples[column].astype(float).groupby(values_of(run, attribute))
     table = pd.DataFrame({"value": numbers.mean(), "n": numbers.size()})
     half = HALF_WIDTH * numbers.std() / np.sqrt(table["n"])
     table = table.assign(low=table["value"] - half, high=table["value"] + half)
-    return table.loc[sorted(table.index, key=_natural)]
+    return table.loc[sorted(table.index, key=natural)]
 
 
 def _accuracies(run: FinishedRun, attribute: str) -> pd.DataFrame:
@@ -197,7 +167,7 @@ def _accuracies(run: FinishedRun, attribute: str) -> pd.DataFrame:
 
 def _means(run: FinishedRun, attribute: str) -> Iterator[Row]:
     """Of those examples whose number is known."""
-    raw = _raw(run, attribute).astype(float)
+    raw = attribute_of(run, attribute).astype(float)
     for column, chosen in enumerate([np.ones(len(raw), dtype=bool), *run.members().T]):
         known = raw[chosen].dropna()
         if len(known):
@@ -208,9 +178,9 @@ def _means(run: FinishedRun, attribute: str) -> Iterator[Row]:
 def _own(run: FinishedRun, measure: str, wanted: Mapping[str, Any], out: Output) -> Iterator[Row]:
     """The share of examples that have any of the wanted values."""
     attribute = wanted["attribute"]
-    if attribute not in _names(run):
+    if attribute not in attributes_of(run):
         return
-    values, names = _values(run, attribute), [_text(value) for value in wanted["values"]]
+    values, names = values_of(run, attribute), [as_text(value) for value in wanted["values"]]
     _say_absent(measure, attribute, values, names, out)
     having = values.isin(names).to_numpy()
     if not having.any():  # what the data lacks is absent, not 0
@@ -223,7 +193,7 @@ def _own(run: FinishedRun, measure: str, wanted: Mapping[str, Any], out: Output)
 
 
 def _say_absent(measure: str, attribute: str, values: pd.Series, names: Sequence[str], out: Output) -> None:
-    there = sorted(values.unique(), key=_natural)
+    there = sorted(values.unique(), key=natural)
     absent = [name for name in names if name not in there]
     some = ", ".join([*map(_short, there[:FEW]), *(["..."] if len(there) > FEW else [])])
     sentence = f"{measure}: no example has {attribute} {' or '.join(absent)}; there are {some}"
@@ -289,7 +259,7 @@ def _with_same_examples(runs: Sequence[FinishedRun]) -> list[list[int]]:
 
 
 def _file(attribute: str, number: int) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", attribute.lower()).strip("-")
+    name = file_name(attribute)
     return name if number == 1 else f"{name}-{number}"
 
 
@@ -317,13 +287,13 @@ def _draw_bars(bars: Bars, title: str, out: Output, name: str, caption: str) -> 
     with drawing(8, max(0.9 + 0.27 * len(bars), 0.7 + 0.2 * len(values))) as (figure, (axes,)):
         at = np.arange(len(bars)) + 0.4 * (np.arange(len(bars)) > 0)
         _stack(axes, at, shares.to_numpy(float), [colours[value] for value in values])
-        axes.set_yticks(at, [_plain(text) for text, _ in bars])
+        axes.set_yticks(at, [plain(text) for text, _ in bars])
         for tick, (_, ink) in zip(axes.get_yticklabels(), bars, strict=True):
             tick.set_color(ink)
-        axes.set(xlim=(0, 100), xlabel="share of the examples, %", title=_plain(title))
+        axes.set(xlim=(0, 100), xlabel="share of the examples, %", title=plain(title))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        patches = [Patch(color=colours[value], label=_plain(_short(value))) for value in values]
+        patches = [Patch(color=colours[value], label=plain(_short(value))) for value in values]
         figure.legend(handles=patches, loc="outside right upper", fontsize=8)
         out.picture(figure, name, caption)
 
@@ -344,7 +314,7 @@ def _palette(values: Sequence[str]) -> dict[str, Any]:
     """Light to dark where values have an order, else colours that differ; grey is for the rest."""
     rest = {NO_VALUE: LIGHT_GREY, "unknown": LIGHT_GREY, OTHERS: GREY}
     named = [value for value in values if value not in rest]
-    if len(named) > 2 and not any(_natural(value)[0] for value in named):
+    if len(named) > 2 and not any(natural(value)[0] for value in named):
         colours = list(matplotlib.colormaps["YlGnBu"](np.linspace(0.15, 0.95, len(named))))
     else:
         twelve = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps["Set3"](range(12))]
@@ -388,7 +358,7 @@ def _draw_points(tables: Mapping[str, pd.DataFrame], whole: float, out: Output, 
             lines = (f"{_short(str(value))} (n={n:,})" for value, n in table["n"].items())
             ticks += [attribute, *lines]
         axes.axvline(whole, color="black", lw=1, ls=":")
-        axes.set_yticks(range(len(ticks)), [_plain(text) for text in ticks])
+        axes.set_yticks(range(len(ticks)), [plain(text) for text in ticks])
         for tick, text in zip(axes.get_yticklabels(), ticks, strict=True):
             tick.set_fontweight("bold" if text in tables else "normal")
         axes.set(
@@ -400,11 +370,5 @@ def _draw_points(tables: Mapping[str, pd.DataFrame], whole: float, out: Output, 
         out.picture(figure, name, caption)
 
 
-def _short(text: str, width: int = 30) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _plain(text: str) -> str:
-    """For pictures, where two dollar signs would make a formula."""
-    return text.replace("$", r"\$")
+def _short(text: str) -> str:
+    return shortened(in_a_line(text), LONGEST)

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.ranking import auroc, hits_at_k
-from experiments.analyses.second_opinion import share
-from experiments.analyses.slices import ALL
-from experiments.analyses.tokens import Measured, draw_intervals
+from experiments.analyses._measured import ALL, Measured, draw_intervals
+from experiments.analyses._shares import share
 from experiments.analysing import Output
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput

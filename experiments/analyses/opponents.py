@@ -10,20 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from PIL import Image
-from scipy.stats import binomtest
 
 from experiments.analyses._data import examples_of, pictures
-from experiments.analyses.contact_sheets import (
-    Cell,
-    Strip,
-    cells,
-    draw,
-    file_names,
-    say_why,
-    shortened,
-    slice_strips,
-    words,
-)
+from experiments.analyses._names import file_names, in_a_line
+from experiments.analyses._shares import share
+from experiments.analyses._sheets import Cell, Strip, cells, draw, fitting, say_why, slice_strips
 from experiments.analysing import COLUMNS, Output
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
@@ -186,15 +177,10 @@ def _rows(found: Found, what: str) -> Iterator[dict[str, Any]]:
         for kind in SIGNS if what else ():
             carry = found.of(index, kind)["carries"]
             if len(carry):
-                yield {**of_slice, "group": what, "measure": f"share_of_{kind}", **_share(carry.sum(), len(carry))}
+                yield {**of_slice, "group": what, "measure": f"share_of_{kind}", **share(carry)}
         labels = found.of(index, "opponents")["label"].dropna()
-        for label, count in labels.value_counts().items():
-            yield {**of_slice, "group": label, "measure": "label_of_opponents", **_share(count, len(labels))}
-
-
-def _share(count: float, n: int) -> dict[str, float]:
-    interval = binomtest(int(count), n).proportion_ci(method="wilson")
-    return {"value": count / n, "low": interval.low, "high": interval.high, "n": n}
+        for label in labels.value_counts().index:
+            yield {**of_slice, "group": label, "measure": "label_of_opponents", **share(labels == label)}
 
 
 def _say(found: Found, numbers: pd.DataFrame, where: str, what: str, out: Output) -> None:
@@ -202,9 +188,9 @@ def _say(found: Found, numbers: pd.DataFrame, where: str, what: str, out: Output
     measure = "share_of_opponents" if what else "label_of_opponents"
     base = f"against {found.examples['carries'].mean():.0%} of the {KINDS[found.split]} examples"
     rows = numbers[numbers["measure"] == measure].drop_duplicates("slice").head(MOST)
-    for index, group, share, n in rows[["slice", "group", "value", "n"]].to_numpy():
-        does = f"carry {what}, {base}" if what else f"have the label {words(group)}"
-        out.say(f"{where}slice {index:.0f}: {share * n:.0f} of the {n} strongest opponents ({share:.0%}) {does}.")
+    for index, group, value, n in rows[["slice", "group", "value", "n"]].to_numpy():
+        does = f"carry {what}, {base}" if what else f"have the label {in_a_line(group)}"
+        out.say(f"{where}slice {index:.0f}: {value * n:.0f} of the {n} strongest opponents ({value:.0%}) {does}.")
 
 
 def _draw_bars(found: Sequence[Found], counted: Sequence[pd.DataFrame], what: str, out: Output) -> None:
@@ -213,7 +199,7 @@ def _draw_bars(found: Sequence[Found], counted: Sequence[pd.DataFrame], what: st
     with drawing(6.4, 1.2 + 0.36 * sum(len(slices) + 1 for slices in drawn)) as (figure, (axes,)):
         top, ticks = 0, {}
         for one, numbers, slices in zip(found, counted, drawn, strict=True):
-            name = shortened(one.name, 5, BOLD)
+            name = fitting(one.name, 5, BOLD)
             axes.text(0.005, top, name, fontproperties=BOLD, va="center", parse_math=False)
             for at, index in enumerate(slices, start=top + 1):
                 ticks[at] = f"slice {index:.0f}"
@@ -225,7 +211,7 @@ def _draw_bars(found: Sequence[Found], counted: Sequence[pd.DataFrame], what: st
             top += len(slices) + 1
         axes.set_yticks(list(ticks), list(ticks.values()))
         axes.set(xlim=(0, 1), ylim=(top - 0.4, -0.5))
-        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.grid(visible=False, axis="y")
         kinds = " or ".join(dict.fromkeys(KINDS[one.split] for one in found))
         axes.set_xlabel(f"share with {what}; dotted: of all {kinds} examples", parse_math=False)
@@ -238,9 +224,9 @@ def _draw_bars(found: Sequence[Found], counted: Sequence[pd.DataFrame], what: st
 def _bar(axes: Axes, at: float, of_slice: pd.DataFrame, measure: str, shade: str, alpha: float) -> None:
     """A share and its interval; nothing where a slice has no such examples."""
     if measure in of_slice.index:
-        share = of_slice.loc[measure]
-        axes.barh(at, share["value"], height=0.38, color=shade, alpha=alpha)
-        axes.plot([share["low"], share["high"]], [at, at], color="black", lw=1)
+        row = of_slice.loc[measure]
+        axes.barh(at, row["value"], height=0.38, color=shade, alpha=alpha)
+        axes.plot([row["low"], row["high"]], [at, at], color="black", lw=1)
 
 
 def _show(found: Found, file: str, attribute: str | None, most: int, n: int, out: Output) -> Iterator[pd.DataFrame]:
@@ -288,6 +274,6 @@ def _draw_sheet(
 def _cells(opponents: pd.DataFrame, found: Mapping[str, Image.Image], attribute: str | None) -> list[Cell]:
     """Opponents with their label, and the attribute where one is asked for."""
     second = "" if attribute is None else f"{attribute}="
-    ends = [""] * len(opponents) if attribute is None else opponents[f"attribute_{attribute}"].map(words)
+    ends = [""] * len(opponents) if attribute is None else opponents[f"attribute_{attribute}"].map(in_a_line)
     columns = (opponents["id"], opponents["label"], ends)
-    return [Cell(found[i], words(label), second, end) for i, label, end in zip(*columns, strict=True)]
+    return [Cell(found[i], in_a_line(label), second, end) for i, label, end in zip(*columns, strict=True)]

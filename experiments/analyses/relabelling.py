@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from evaluation.comparison import indistinguishable_from_best
-from evaluation.intervals import mean_interval
-from experiments.analyses.comparison import CONFIDENCE, RESAMPLES, short_titles
+from experiments.analyses._measured import ALL
+from experiments.analyses._names import short_titles
+from experiments.analyses._runs import grouped
+from experiments.analyses._scores import mean_over_groups
 from experiments.analysing import Output
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun
 from methods.errors import InvalidInput
 
-ALL = "all"  # the group of numbers about the whole slice
 METRICS = ("f1", "precision", "recall", "average_precision", "precision_at_k")
 PANELS = {"f1": "F1", "size": "size in examples", "precision": "precision", "recall": "recall"}
 COLUMNS = 4  # panels in a row of the picture of unions
@@ -69,9 +70,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output, protocol: str = "worst_sli
 
 def _blocks(runs: Sequence[FinishedRun]) -> Iterator[tuple[tuple[str, str], str, list[FinishedRun]]]:
     """The runs of each data set and corruption, and what tells its files from those of the others."""
-    blocks: dict[tuple[str, str], list[FinishedRun]] = {}
-    for run in runs:
-        blocks.setdefault((run.identity["dataset"], run.identity["corruption"]), []).append(run)
+    blocks = grouped(runs, lambda run: (run.identity["dataset"], run.identity["corruption"]))
     words = {key: " ".join(key).split() for key in blocks}
     shared = set.intersection(*map(set, words.values())) if words else set()
     for key, members in blocks.items():
@@ -138,11 +137,11 @@ def _unions(members: np.ndarray, true_slice: np.ndarray, most: int) -> dict[tupl
 
 def _rows(run: FinishedRun, problems: pd.DataFrame) -> list[dict[str, Any]]:
     """The numbers of one run."""
-    groups, n = problems["group"].to_numpy(str), len(problems)
+    n = len(problems)
 
     def mean(measure: str, group: str, column: Any) -> dict[str, Any]:
-        value, low, high = mean_interval(problems[column], groups, CONFIDENCE, RESAMPLES)
-        return {**run.identity, "measure": measure, "group": group, "value": value, "low": low, "high": high, "n": n}
+        found = mean_over_groups(problems[column], problems["group"])
+        return {**run.identity, "measure": measure, "group": group, **found}
 
     rows = [mean(name, ALL, name) for name in ("f1", "precision", "recall", "average_precision", "size")]
     rows += [mean("precision_at_k", str(c).split(" ")[1], c) for c in problems if str(c).startswith("precision_at_k")]
@@ -249,12 +248,12 @@ def _say(block: Block, out: Output, title: str, protocol: str) -> None:
     of_groups = pd.DataFrame({label: p.groupby("group")["f1"].mean() for label, (_, p) in block.items()})
     best = indistinguishable_from_best({label: of_groups[label].to_numpy() for label in block})
     problems = block[best.name][1]
-    mean, low, high = mean_interval(problems["f1"], problems["group"].to_numpy(str), CONFIDENCE, RESAMPLES)
+    of_best = mean_over_groups(problems["f1"], problems["group"])
     alike = f"not told apart from it: {', '.join(best.indistinguishable) or 'none'}"
     medians = ", ".join(f"{label} {p['f1'].median():.2f}" for label, (_, p) in block.items())
     out.say(
-        f"{title} ({_counts(block)}, {protocol}): the highest mean F1 is that of {best.name}, {mean:.2f} (95% interval "
-        f"{low:.2f} to {high:.2f}); {alike}. Median F1: {medians}."
+        f"{title} ({_counts(block)}, {protocol}): the highest mean F1 is that of {best.name}, {of_best['value']:.2f} "
+        f"(95% interval {of_best['low']:.2f} to {of_best['high']:.2f}); {alike}. Median F1: {medians}."
     )
     changes = [f"{label} {_change(p)}" for label, (_, p) in block.items() if _drawn(p)]
     if changes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from experiments.analyses.contact_sheets import file_names
+from experiments.analyses._members import strongest
+from experiments.analyses._names import file_names
 from experiments.analysing import COLUMNS, Output
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
@@ -66,24 +66,6 @@ def analyse(
             for index, count in counted.items()
         ]
     return pd.DataFrame(numbers, columns=None if numbers else list(COLUMNS))
-
-
-def strongest(run: FinishedRun, n: int, most: int) -> pd.DataFrame:
-    """The n strongest members of each of the first slices, among equal ones those of the highest loss.
-
-    Returns
-    -------
-    DataFrame
-        Rows of `run.examples`, with the number of their slice in a column of that name.
-    """
-    slices, examples = run.slices(), run.examples
-    losses = examples["loss"].to_numpy(float)
-    chosen = [examples.head(0).assign(slice=0)]
-    for index, (member, strength) in enumerate(zip(slices.members.T[:most], slices.membership.T, strict=False), 1):
-        rows = np.flatnonzero(member.numpy())
-        order = np.lexsort((-losses[rows], -strength.numpy()[rows]))  # the last key sorts first
-        chosen.append(examples.iloc[rows[order[:n]]].assign(slice=index))
-    return pd.concat(chosen, ignore_index=True)
 
 
 def _table(run: FinishedRun, columns: Sequence[str] | None, n: int, most: int) -> pd.DataFrame:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from experiments.analyses.slices import ALL
-from experiments.analyses.tokens import Measured, draw_intervals, texts_of
+from experiments.analyses._measured import ALL, Measured, draw_intervals
+from experiments.analyses._shares import share
+from experiments.analyses._texts import texts_of
 from experiments.analysing import Output
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
@@ -100,15 +100,6 @@ def _of_run(run: FinishedRun, disagrees: np.ndarray) -> list[dict[str, Any]]:
     rows = [{**run.identity, "group": name, **share(disagrees[chosen])} for name, chosen in groups.items()]
     rows += [{**run.identity, "slice": i, **share(disagrees[m])} for i, m in enumerate(run.members().T, start=1)]
     return [{**row, "measure": DISAGREES} for row in rows if row["n"]]
-
-
-def share(outcomes: np.ndarray) -> dict[str, float]:
-    """The share of true ones with its 95% interval (Wilson's), and of how many; `n` alone where there are none."""
-    if not len(outcomes):
-        return {"n": 0}
-    test = binomtest(int(outcomes.sum()), len(outcomes))
-    low, high = test.proportion_ci(0.95, "wilson")
-    return {"value": test.statistic, "low": low, "high": high, "n": len(outcomes)}
 
 
 def _report(measured: Sequence[Measured], out: Output) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.analyses.clusters import percent_axis
-from experiments.analyses.slices import ALL
+from experiments.analyses._axes import percent_axis
+from experiments.analyses._measured import ALL, SPOTLIGHT
+from experiments.analyses._runs import grouped, without
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun
 from methods.errors import InvalidInput
 
-SPOTLIGHT = "spotlight"
 LOSSES = ("average_loss", "mean_loss", "highest_possible_loss")
 
 Curve = tuple[str, ...]
@@ -44,10 +44,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output, slice: int = 1) -> pd.Data
         a share of those in either. A spotlight that was missed has only the highest possible loss. And mean_loss of
         the whole split (group `all`).
     """
-    curves: dict[Curve, list[FinishedRun]] = {}
-    for run in runs:
-        if run.method == SPOTLIGHT:
-            curves.setdefault(_curve(run), []).append(run)
+    curves = grouped([run for run in runs if run.method == SPOTLIGHT], _curve)
     if not curves:
         raise InvalidInput(f"none of the {len(runs)} runs is of the method {SPOTLIGHT}, which sizes are compared of")
     of_curves = {
@@ -62,11 +59,7 @@ def analyse(runs: Sequence[FinishedRun], out: Output, slice: int = 1) -> pd.Data
 
 def _curve(run: FinishedRun) -> Curve:
     """What the runs of one curve have in common: their names without sizes, the data set first."""
-
-    def unsized(name: str) -> str:
-        return " ".join(word for word in name.split(" ") if not word.startswith(("slice_size=", "size=")))
-
-    return tuple(unsized(name) for name in run.identity.values())
+    return tuple(without(name, "slice_size", "size") for name in run.identity.values())
 
 
 def _points(runs: Sequence[FinishedRun], slice: int) -> pd.DataFrame:

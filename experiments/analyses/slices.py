@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from experiments.analyses._measured import ALL
+from experiments.analyses._runs import grouped
 from experiments.analysing import Output
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 
 MEASURED = ("slice", "group", "measure", "value", "n")
-ALL = "all"  # the group of numbers about the whole split
 PANEL = ("dataset", "model", "embedding", "corruption", "split")  # what runs share that stand in one panel
 
 
@@ -61,11 +62,9 @@ def _of_run(run: FinishedRun) -> list[dict[str, Any]]:
 def _draw(runs: Sequence[FinishedRun], numbers: pd.DataFrame, out: Output, most: int) -> None:
     """A panel for each data set, a bar for each slice."""
     losses = numbers[numbers["measure"] == "mean_loss"]
-    panels: dict[tuple[str, ...], list[FinishedRun]] = {}
-    for run in runs:
-        panels.setdefault(tuple(run.identity[name] for name in PANEL), []).append(run)
+    panels = grouped(runs, lambda run: tuple(run.identity[name] for name in PANEL))
     heights = [sum(min(most, run.slices().n_slices) + 0.7 for run in of_panel) for of_panel in panels.values()]
-    options = {"gridspec_kw": {"height_ratios": heights}}
+    options: dict[str, Any] = {"gridspec_kw": {"height_ratios": heights}}
     with drawing(6.4, 0.4 + 0.6 * len(panels) + 0.24 * sum(heights), rows=len(panels), **options) as (figure, all_axes):
         for axes, (setting, of_panel) in zip(all_axes, panels.items(), strict=True):
             _draw_panel(axes, of_panel, losses, most)

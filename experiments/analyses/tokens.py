@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import math
-import re
-from ast import literal_eval
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator
 from scipy.sparse import csc_matrix
 from scipy.stats import t
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from experiments.analyses.contact_sheets import file_names
-from experiments.analyses.rows import strongest
-from experiments.analyses.slices import ALL
+from experiments.analyses._measured import ALL, DRAWN, SPOTLIGHT, Measured, draw_intervals
+from experiments.analyses._members import strongest
+from experiments.analyses._names import file_names, shortened
+from experiments.analyses._texts import TOKEN, Pairs, texts_of
 from experiments.analysing import Output
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 
 RATIO, LENGTH = "token_ratio", "mean_length"
-SPOTLIGHT = "spotlight"
-TOKEN = r"(?u)\b\w\w+\b"  # scikit-learn's: two or more letters or digits
 RARE = 0.005  # added to both frequencies before tokens are ranked, as in the authors' code: rare ones say little
-PAIR = ("('", '("')  # how a pair of texts begins in a run's examples
 LONGEST = 24  # letters of a token that are shown: some texts hold a hundred thousand without a space
 LONGEST_TEXT = 5_000  # letters of a text in the table, for who opens it in a spreadsheet
-DRAWN = 12  # runs, at most: nobody looks at more pictures
 COLUMNS = 3  # of panels
-
-Pairs = Literal["first", "both"]
-
-
-class Measured(NamedTuple):
-    """A run, what pictures and sentences call it, and its numbers."""
-
-    name: str
-    run: FinishedRun
-    numbers: pd.DataFrame
-
-    def of(self, measure: str) -> pd.DataFrame:
-        """The rows of one measure."""
-        return self.numbers[self.numbers["measure"] == measure]
-
-    def called(self, index: int) -> str:
-        """One of its slices."""
-        return f"{SPOTLIGHT} {index}" if self.name == SPOTLIGHT else f"{self.name}, slice {index}"
-
-    @property
-    def word(self) -> str:
-        """What its slices are called."""
-        return SPOTLIGHT if self.run.method.startswith(SPOTLIGHT) else "slice"
 
 
 def analyse(
@@ -146,24 +118,6 @@ def _with_texts(
     return found
 
 
-def texts_of(run: FinishedRun, pairs: Pairs = "both") -> tuple[str, ...]:
-    """The text of each example, of a pair the first or both after each other; none where no text holds a word."""
-    if "text" not in run.examples:
-        return ()
-    texts = run.examples["text"].fillna("").astype(str)
-    if texts.str.startswith(PAIR).all():
-        texts = texts.map(lambda text: _of_pair(text, pairs))
-    return tuple(texts) if any(re.search(TOKEN, text) for text in texts) else ()
-
-
-def _of_pair(text: str, pairs: Pairs) -> str:
-    try:
-        first, second = literal_eval(text)
-    except (ValueError, SyntaxError):  # a text that only begins like one
-        return text
-    return str(first) if pairs == "first" else f"{first}\n{second}"
-
-
 def _of_run(
     run: FinishedRun, texts: tuple[str, ...], n_tokens: int, min_count: int, smoothing: float
 ) -> list[dict[str, Any]]:
@@ -203,7 +157,7 @@ def _ratios(texts: tuple[str, ...], member: np.ndarray, weight: np.ndarray, smoo
     rank = (count / of + RARE) / (count_all / of_all + RARE)
     table = pd.DataFrame({"group": tokens, "value": ratio, "n": held.T @ member.astype(np.int64), "rank": rank})
     first = table[~table["group"].isin(ENGLISH_STOP_WORDS)].sort_values(["rank", "group"], ascending=[False, True])
-    return first.assign(group=first["group"].map(_shortened))
+    return first.assign(group=first["group"].map(lambda token: shortened(token, LONGEST)))
 
 
 @lru_cache(maxsize=2)  # the runs of a data set follow each other
@@ -225,15 +179,11 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> dict[str, float]:
     return {"value": mean, "low": mean - margin, "high": mean + margin}
 
 
-def _shortened(text: str, longest: int = LONGEST) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
 def _write_texts(measured: Sequence[Measured], out: Output, n_texts: int, most: int) -> None:
     columns = ["slice", "id", "label", "prediction", "loss", "text"]
     tables = [strongest(one.run, n_texts, most)[columns].assign(run=one.name) for one in measured]
     table = pd.concat(tables, ignore_index=True).round({"loss": 4})
-    table["text"] = table["text"].fillna("").map(lambda text: _shortened(text, LONGEST_TEXT))
+    table["text"] = table["text"].fillna("").map(lambda text: shortened(text, LONGEST_TEXT))
     out.table(table[["run", *columns]], "texts", "The strongest members of each slice.")
 
 
@@ -284,7 +234,7 @@ def _draw_run(one: Measured, out: Output, file: str, most: int, min_count: int) 
                 _explain(axes, f"no over-represented token\nin {min_count} of its texts" if size else "no members")
         for axes in panels[n_panels:]:
             axes.set_visible(False)
-        figure.suptitle(_shortened(one.name, 60), fontsize="medium", parse_math=False)
+        figure.suptitle(shortened(one.name, 60), fontsize="medium", parse_math=False)
         figure.supxlabel("times as frequent as in the whole split, logarithmic", fontsize="medium")
         caption = f"{one.name}: the tokens that tell most of each slice, and how much more frequent they are there."
         out.picture(figure, file, caption)
@@ -311,81 +261,3 @@ def _drawable(text: str) -> str:
     """The text with a box for what the pictures' font lacks, as Chinese."""
     font = get_font(findfont("DejaVu Sans"))
     return "".join(letter if font.get_char_index(ord(letter)) else "□" for letter in text)
-
-
-def draw_intervals(
-    measured: Sequence[Measured],
-    measure: str,
-    out: Output,
-    name: str,
-    label: str,
-    caption: str,
-    most: int,
-    percent: bool = False,
-) -> None:
-    """A picture of a measure of slices with its intervals, all runs below each other.
-
-    Parameters
-    ----------
-    measured : sequence of Measured
-    measure : str
-        Rows without a slice are drawn as lines: dotted the group `all`, dashed another.
-    out : Output
-    name, caption : str
-        Of the picture.
-    label : str
-        Of the axis.
-    most : int
-        Slices of each run.
-    percent : bool
-        Whether the measure is a share.
-    """
-    shown = [(one, *_parts(one.of(measure), most)) for one in measured[:DRAWN]]
-    if all(slices.empty for _, slices, _ in shown):
-        return
-    n_lines = sum(max(len(slices), 1) + 0.7 for _, slices, _ in shown)
-    with drawing(6.4, 0.8 + 0.27 * n_lines) as (figure, (axes,)):
-        position = 0.0
-        ticks: dict[float, str] = {}
-        for one, slices, whole in shown:
-            ticks |= _draw_run_intervals(axes, one, slices, whole, position)
-            position += max(len(slices), 1) + 0.7
-        axes.set_yticks(list(ticks), list(ticks.values()), parse_math=False)
-        axes.set_ylim(position - 1.1, -0.8)
-        axes.grid(visible=False, axis="y")
-        figure.supxlabel(label, fontsize="medium")  # below all: long names leave the axes little room
-        _limit(axes, [value for _, slices, whole in shown for value in (*slices["value"], *whole["value"])])
-        if percent:
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
-        out.picture(figure, name, caption)
-
-
-def _parts(rows: pd.DataFrame, most: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first slices, and what is not of a slice."""
-    rows = rows.reindex(columns=["slice", "group", "value", "low", "high", "n"])
-    is_slice = rows["slice"].between(1, most)
-    return rows[is_slice], rows[rows["slice"].isna()]
-
-
-def _draw_run_intervals(
-    axes: Axes, one: Measured, slices: pd.DataFrame, whole: pd.DataFrame, position: float
-) -> dict[float, str]:
-    """Dots of one run from this position on; where its names stand, and what they are."""
-    at = np.arange(len(slices)) + position
-    ends = np.stack([slices["value"] - slices["low"], slices["high"] - slices["value"]])  # (2, s)
-    ends = np.nan_to_num(ends.astype(float)).clip(min=0)  # rounding may leave -1e-17
-    axes.errorbar(slices["value"], at, xerr=ends, fmt="o", ms=5, capsize=2.5, lw=1.2, color=colour(one.run.method))
-    for group, value in zip(whole["group"], whole["value"], strict=True):
-        style = ":" if group == ALL else "--"
-        axes.plot([value, value], [position - 0.5, position + max(len(at), 1) - 0.5], color="black", lw=1, ls=style)
-    names = [
-        f"{_shortened(one.name, 44)}, slice {index:.0f} (n={n:,.0f})" for index, n in slices[["slice", "n"]].values
-    ]
-    return dict(zip(at, names, strict=True)) or {position: f"{_shortened(one.name, 44)}: no slice with members"}
-
-
-def _limit(axes: Axes, values: Sequence[float]) -> None:
-    """Let no interval of a tiny slice dwarf everything else; nothing measured is below 0."""
-    left, right = axes.get_xlim()
-    top = max(values) or right
-    axes.set_xlim(max(left, -0.02 * top), min(right, 2 * top))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from experiments.analysing import Output
 from experiments.files import write_npz, write_parquet
@@ -26,11 +27,25 @@ def out(tmp_path: Path) -> Output:
 
 
 @pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Whatever is drawn in this test: it is not written, which takes longer than all the rest."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr("experiments.drawing.save", lambda figure, *rest, **more: drawn.append(figure))
+    return drawn
+
+
+@pytest.fixture
+def unsaved(out: Output, figures: list[Figure]) -> Output:
+    """The same as `out`, without files of pictures."""
+    return out
+
+
+@pytest.fixture
 def finished_run(tmp_path: Path) -> Callable[..., FinishedRun]:
     """Make a finished run.
 
     `examples` has at least loss and correct, and whatever columns of `examples.parquet` the test needs; `members`
-    (n, s) 0/1 are the hard slices, or a mapping from problem to such arrays; `membership` as it is, by default the same.
+    (n, s) 0/1 are the hard slices, or a mapping from problem to such arrays; `membership`, by default the same.
     `scores` are tidy rows where a test needs any; `opponents` the table of that name.
     """
     made = 0

@@ -5,6 +5,7 @@ import pytest
 
 from experiments.analyses.cells import analyse
 from methods.contract import InvalidInput
+from tests.experiments.analyses.reading import the_one
 
 EXAMPLES = {"loss": [1.0, 2.0], "correct": [True, False]}
 
@@ -23,13 +24,6 @@ def scores(values, kind="rare", protocol="best_average_precision", k=10):
 
 
 @pytest.fixture
-def unsaved(out, monkeypatch):
-    """The same without files of pictures, which take the longest."""
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
-    return out
-
-
-@pytest.fixture
 def suite(finished_run):
     def make(method, rows, name="natural_images", **names):
         problems = {row["problem"]: [[1], [0]] for row in rows}
@@ -39,9 +33,7 @@ def suite(finished_run):
 
 
 def row(numbers, measure, method, group="natural_images rare"):
-    rows = numbers[(numbers["measure"] == measure) & (numbers["method"] == method) & (numbers["group"] == group)]
-    (found,) = rows.to_dict("records")
-    return found
+    return the_one(numbers, measure, method=method, group=group)
 
 
 def pair(suite, first, second, **names):
@@ -127,26 +119,18 @@ def test_another_k_has_another_name(suite, unsaved):
     assert "precision_at_10" not in set(numbers["measure"])
 
 
-def test_the_picture_has_a_panel_for_each_cell_and_a_row_for_each_method(suite, unsaved, monkeypatch):
-    drawn = {}
-
-    def keep(figure, name, caption, shows=None):
-        panels = [axes for axes in figure.axes if axes.get_title("left")]
-        drawn["titles"] = [axes.get_title("left") for axes in panels]
-        drawn["rows"] = [text.get_text() for text in panels[0].get_yticklabels()]
-        drawn["limits"] = {axes.get_xlim() for axes in panels}
-
-    monkeypatch.setattr(unsaved, "picture", keep)
+def test_the_picture_has_a_panel_for_each_cell_and_a_row_for_each_method(suite, unsaved, figures):
     rows = [*scores({"a 1": 0.5, "a 2": 0.5}, kind="noisy_label"), *scores({"a 1": 0.5})]
     runs = [suite("domino", rows), suite("infembed", scores({"a 1": 0.75, "a 2": None}))]
     analyse([*runs, *pair(suite, {"a 1": 0.5}, {"a 1": 0.5}, name="time_series")], unsaved)
-    assert drawn["titles"] == [
+    panels = [axes for axes in figures[0].axes if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in panels] == [
         "natural images, rare\n(1 problems, 1 groups)",
         "natural images, noisy label\n(2 problems, 1 groups)",
         "time series, rare\n(1 problems, 1 groups)",
     ]
-    assert drawn["rows"] == ["infembed (1 refused)", "domino"]
-    assert drawn["limits"] == {(-0.02, 1.02)}
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == ["infembed (1 refused)", "domino"]
+    assert {axes.get_xlim() for axes in panels} == {(-0.02, 1.02)}
 
 
 def test_the_picture_is_written_where_the_first_kind_is_missing_in_a_suite(suite, out):

@@ -6,26 +6,11 @@ import pytest
 
 from experiments.analyses import clusters
 from experiments.analyses.clusters import analyse
+from tests.experiments.analyses.reading import value
 
 EXAMPLES = {"loss": [4.0, 2.0, 3.0, 5.0, 0.0, 1.0], "correct": [False, True, True, False, True, True]}
 SPOTLIGHT = [[1, 0], [1, 0], [1, 0], [0, 0], [0, 1], [0, 0]]  # mean losses 3 and 0
 CLUSTERS = [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]]  # 5, 4, 1.5, empty
-
-
-@pytest.fixture(autouse=True)
-def figures(monkeypatch):
-    """What was drawn; it is written, which takes long, only where a test undoes this."""
-    drawn = []
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-def value(numbers, measure, **where):
-    rows = numbers[(numbers["measure"] == measure)]
-    for column, wanted in where.items():
-        rows = rows[rows[column] == wanted]
-    (found,) = rows["value"]
-    return found
 
 
 @pytest.fixture
@@ -33,22 +18,22 @@ def two_runs(finished_run):
     return [finished_run(EXAMPLES, SPOTLIGHT), finished_run(EXAMPLES, CLUSTERS, method="gmm")]
 
 
-def test_clusters_of_higher_loss_than_the_first_spotlight_are_counted(two_runs, out):
-    numbers = analyse(two_runs, out)
+def test_clusters_of_higher_loss_than_the_first_spotlight_are_counted(two_runs, unsaved):
+    numbers = analyse(two_runs, unsaved)
     assert value(numbers, "clusters_above_first_spotlight", method="gmm", group="all") == 2
     assert value(numbers, "clusters_above_smaller", method="gmm", group="all") == 2
     assert set(numbers.loc[numbers["measure"].str.startswith("clusters_above"), "n"]) == {3}, "an empty one is none"
 
 
-def test_a_cluster_as_large_as_the_spotlight_is_not_smaller(finished_run, out):
+def test_a_cluster_as_large_as_the_spotlight_is_not_smaller(finished_run, unsaved):
     mixture = finished_run(EXAMPLES, [[1, 0], [0, 1], [1, 0], [1, 0], [0, 1], [0, 1]], method="gmm")  # 4 and 1
-    numbers = analyse([finished_run(EXAMPLES, SPOTLIGHT), mixture], out)
+    numbers = analyse([finished_run(EXAMPLES, SPOTLIGHT), mixture], unsaved)
     assert value(numbers, "clusters_above_first_spotlight") == 1
     assert value(numbers, "clusters_above_smaller") == 0
 
 
-def test_every_slice_has_its_size_and_loss_and_an_empty_one_no_loss(two_runs, out):
-    numbers = analyse(two_runs, out)
+def test_every_slice_has_its_size_and_loss_and_an_empty_one_no_loss(two_runs, unsaved):
+    numbers = analyse(two_runs, unsaved)
     assert value(numbers, "size", method="gmm", slice=3) == 4
     assert value(numbers, "mean_loss", method="gmm", slice=3) == 1.5
     assert value(numbers, "mean_loss", method="spotlight", group="all") == 2.5
@@ -56,76 +41,75 @@ def test_every_slice_has_its_size_and_loss_and_an_empty_one_no_loss(two_runs, ou
     assert of_empty["measure"].tolist() == ["size"]
 
 
-def test_the_sentence_says_what_was_measured(two_runs, out):
-    analyse(two_runs, out)
-    assert out.sentences == [
+def test_the_sentence_says_what_was_measured(two_runs, unsaved):
+    analyse(two_runs, unsaved)
+    assert unsaved.sentences == [
         "fairface: 2 of 3 clusters of the mixture lie above the first spotlight (mean loss 3, 3 examples), 2 of them "
         "are smaller than it; the highest has 5, 1 examples."
     ]
 
 
-def test_a_spotlight_below_no_cluster_is_said_to_lie_above_them(finished_run, out):
+def test_a_spotlight_below_no_cluster_is_said_to_lie_above_them(finished_run, unsaved):
     spotlight = finished_run(EXAMPLES, [[0], [0], [0], [1], [0], [0]])
     mixture = finished_run(EXAMPLES, [[1, 0], [1, 0], [1, 0], [0, 1], [1, 0], [1, 0]], method="gmm")  # 2 and 5
-    numbers = analyse([spotlight, mixture], out)
+    numbers = analyse([spotlight, mixture], unsaved)
     assert value(numbers, "clusters_above_first_spotlight") == 0
-    assert "lies above every one of the 2 clusters" in out.sentences[0]
+    assert "lies above every one of the 2 clusters" in unsaved.sentences[0]
 
 
-def test_each_data_set_is_compared_by_itself(finished_run, out):
+def test_each_data_set_is_compared_by_itself(finished_run, unsaved):
     runs = [
         finished_run(EXAMPLES, SPOTLIGHT, dataset="fairface"),
         finished_run(EXAMPLES, CLUSTERS, dataset="fairface", method="gmm"),
         finished_run({**EXAMPLES, "loss": [9.0, 9.0, 9.0, 5.0, 0.0, 1.0]}, SPOTLIGHT, dataset="movielens"),
         finished_run(EXAMPLES, CLUSTERS, dataset="movielens", method="gmm"),
     ]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     assert value(numbers, "clusters_above_first_spotlight", dataset="fairface") == 2
     assert value(numbers, "clusters_above_first_spotlight", dataset="movielens") == 0
 
 
-def test_a_data_set_with_other_settings_is_another_one_unless_only_sizes_differ(finished_run, out):
+def test_a_data_set_with_other_settings_is_another_one_unless_only_sizes_differ(finished_run, unsaved):
     runs = [
         finished_run(EXAMPLES, SPOTLIGHT, dataset="movielens leak=true slice_size=3"),
         finished_run(EXAMPLES, CLUSTERS, dataset="movielens leak=true n_components=4", method="gmm"),
         finished_run(EXAMPLES, CLUSTERS, dataset="movielens", method="gmm"),
     ]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     compared = numbers.loc[numbers["measure"] == "clusters_above_first_spotlight", "dataset"]
     assert compared.tolist() == ["movielens leak=true n_components=4"]
 
 
-def test_a_missed_spotlight_is_compared_with_nothing(finished_run, out):
+def test_a_missed_spotlight_is_compared_with_nothing(finished_run, unsaved):
     runs = [finished_run(EXAMPLES, [[0]] * 6), finished_run(EXAMPLES, CLUSTERS, method="gmm")]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     assert not numbers["measure"].str.startswith("clusters_above").any()
-    assert "has no members" in out.sentences[0]
+    assert "has no members" in unsaved.sentences[0]
 
 
-def test_a_mixture_without_members_is_compared_with_nothing(finished_run, out):
+def test_a_mixture_without_members_is_compared_with_nothing(finished_run, unsaved):
     runs = [finished_run(EXAMPLES, SPOTLIGHT), finished_run(EXAMPLES, [[0]] * 6, method="gmm")]
-    numbers = analyse(runs, out)
+    numbers = analyse(runs, unsaved)
     assert not numbers["measure"].str.startswith("clusters_above").any()
-    assert "no cluster with members" in out.sentences[0]
+    assert "no cluster with members" in unsaved.sentences[0]
 
 
 @pytest.mark.parametrize("method", ["spotlight", "gmm"])
-def test_one_method_alone_has_sizes_and_no_comparison(method, finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SPOTLIGHT, method=method)], out)
+def test_one_method_alone_has_sizes_and_no_comparison(method, finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SPOTLIGHT, method=method)], unsaved)
     assert set(numbers["measure"]) == {"size", "mean_loss"}
-    assert out.sentences == []
+    assert unsaved.sentences == []
 
 
-def test_runs_without_slices_or_labels_do_not_stop_it(finished_run, out, monkeypatch):
-    monkeypatch.undo()
+def test_runs_without_slices_or_labels_do_not_stop_it(finished_run, out):
     runs = [finished_run(EXAMPLES, [[]] * 6), finished_run(EXAMPLES, [[]] * 6, method="gmm")]
     numbers = analyse(runs, out)
     assert set(numbers["measure"]) == {"mean_loss"}
     assert len(out.pictures) == 1
 
 
-def test_every_slice_is_drawn_and_the_first_spotlight_starred(two_runs, out, figures):
-    analyse(two_runs, out)
+def test_every_slice_is_drawn_and_the_first_spotlight_starred(two_runs, unsaved, figures):
+    analyse(two_runs, unsaved)
     (axes,) = figures[0].axes
     counts = sorted(len(dots.get_offsets()) for dots in axes.collections)
     assert counts == [1, 2, 3]  # the star, two spotlights, three clusters with members
@@ -134,20 +118,19 @@ def test_every_slice_is_drawn_and_the_first_spotlight_starred(two_runs, out, fig
     assert axes.get_title(loc="left") == "fairface"
 
 
-def test_the_picture_can_be_shown_anywhere(two_runs, out, monkeypatch):
-    monkeypatch.undo()
+def test_the_picture_can_be_shown_anywhere(two_runs, out):
     analyse(two_runs, out)
     assert {path.suffix for path in out.folder.glob("tested-sizes.*")} == {".png", ".svg"}
     assert out.pictures[0]["shows"] is None
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_there_is_a_panel_for_each_data_set(n, finished_run, out, figures):
-    analyse([finished_run(EXAMPLES, SPOTLIGHT, dataset=f"set{i}") for i in range(n)], out)
+def test_there_is_a_panel_for_each_data_set(n, finished_run, unsaved, figures):
+    analyse([finished_run(EXAMPLES, SPOTLIGHT, dataset=f"set{i}") for i in range(n)], unsaved)
     assert sum(axes.get_visible() for axes in figures[0].axes) == n
 
 
-def test_a_long_axis_has_labels_at_powers_of_ten_alone(finished_run, out):
+def test_a_long_axis_has_labels_at_powers_of_ten_alone(finished_run, unsaved):
     with clusters.drawing(3, 2) as (figure, (axes,)):
         clusters.percent_axis(axes, [0.001, 10.0])
         figure.canvas.draw()

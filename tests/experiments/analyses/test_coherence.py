@@ -8,6 +8,7 @@ from experiments.analyses.coherence import analyse
 from experiments.analysing import COLUMNS, _tidy
 from experiments.files import write_parquet
 from methods.errors import InvalidInput
+from tests.experiments.analyses.reading import the_one, value
 
 EXAMPLES = {"loss": [0.0] * 10, "correct": [True] * 10}
 # a slice of 6 and one of 2, of 10 examples
@@ -32,51 +33,44 @@ def measured_run(finished_run):
     return make
 
 
-def value(numbers, measure, group=None, slice_=None, column="value"):
-    rows = numbers[numbers["measure"] == measure]
-    rows = rows[rows["group"] == group] if slice_ is None else rows[rows["slice"] == slice_]
-    (found,) = rows[column]
-    return found
-
-
 def test_slices_are_numbered_from_one_and_have_their_own_numbers(measured_run, out):
     numbers = analyse([measured_run(table(TWO))], out)
-    assert value(numbers, "explanation_distance", slice_=2) == 2.5
-    assert value(numbers, "relative_distance", slice_=2) == 2.5 / 4
-    assert value(numbers, "ratio", slice_=1) == pytest.approx(10)
-    assert value(numbers, "relative_distance", slice_=1, column="n") == 6
+    assert value(numbers, "explanation_distance", slice=2) == 2.5
+    assert value(numbers, "relative_distance", slice=2) == 2.5 / 4
+    assert value(numbers, "ratio", slice=1) == pytest.approx(10)
+    assert the_one(numbers, "relative_distance", slice=1)["n"] == 6
     assert set(numbers.loc[numbers["slice"].isna(), "group"]) == {"split", "members", "all"}
     assert numbers.loc[numbers["slice"].notna(), "group"].isna().all()
 
 
 def test_all_is_the_mean_over_the_members_of_slices(measured_run, out):
     numbers = analyse([measured_run(table(TWO))], out)
-    assert value(numbers, "explanation_distance", "all") == pytest.approx((6 * 0.5 + 2 * 2.5) / 8)
-    assert value(numbers, "relative_distance", "all") == pytest.approx(1 / 4)
-    assert value(numbers, "relative_to_members", "all") == pytest.approx(1 / 3)
-    assert value(numbers, "bound", "all") == pytest.approx(10)
-    assert value(numbers, "tight_ratio", "all") == pytest.approx(2)
-    assert value(numbers, "explanation_distance", "split") == 4
-    assert value(numbers, "explanation_distance", "all", column="n") == 8
+    assert value(numbers, "explanation_distance", group="all") == pytest.approx((6 * 0.5 + 2 * 2.5) / 8)
+    assert value(numbers, "relative_distance", group="all") == pytest.approx(1 / 4)
+    assert value(numbers, "relative_to_members", group="all") == pytest.approx(1 / 3)
+    assert value(numbers, "bound", group="all") == pytest.approx(10)
+    assert value(numbers, "tight_ratio", group="all") == pytest.approx(2)
+    assert value(numbers, "explanation_distance", group="split") == 4
+    assert the_one(numbers, "explanation_distance", group="all")["n"] == 8
 
 
 def test_equation_6_sums_over_pairs(measured_run, out):
     numbers = analyse([measured_run(table(TWO))], out)
-    assert value(numbers, "total_distance", "all") == pytest.approx(36 * 0.5 + 4 * 2.5)
-    assert value(numbers, "total_bound", "all") == pytest.approx(10 * (36 * 0.5 + 4 * 2.5))
-    assert value(numbers, "relative_total", "all") == pytest.approx((36 * 0.5 + 4 * 2.5) / (100 * 4))
+    assert value(numbers, "total_distance", group="all") == pytest.approx(36 * 0.5 + 4 * 2.5)
+    assert value(numbers, "total_bound", group="all") == pytest.approx(10 * (36 * 0.5 + 4 * 2.5))
+    assert value(numbers, "relative_total", group="all") == pytest.approx((36 * 0.5 + 4 * 2.5) / (100 * 4))
 
 
 def test_numbers_of_many_problems_are_means_over_them(measured_run, out):
     numbers = analyse([measured_run(table(TWO, "a"), table(PARTS, "b"), table(EMPTY, "c"))], out)
-    assert value(numbers, "relative_distance", "all") == pytest.approx((1 / 4 + 0.9 / 4) / 2)
-    assert value(numbers, "relative_distance", "all", column="n") == 18
-    assert value(numbers, "explanation_distance", "split", column="n") == 30
+    assert value(numbers, "relative_distance", group="all") == pytest.approx((1 / 4 + 0.9 / 4) / 2)
+    assert the_one(numbers, "relative_distance", group="all")["n"] == 18
+    assert the_one(numbers, "explanation_distance", group="split")["n"] == 30
 
 
 def test_nothing_is_relative_to_no_distance(measured_run, out):
     numbers = analyse([measured_run(table(PARTS))], out)
-    assert value(numbers, "relative_distance", slice_=2) == 0
+    assert value(numbers, "relative_distance", slice=2) == 0
     assert "ratio" not in set(numbers.loc[numbers["slice"] == 2, "measure"])
     still = [(group, slice_, n, 0.0) for group, slice_, n, _ in TWO]
     numbers = analyse([measured_run(table(still))], out)
@@ -127,15 +121,13 @@ def test_a_run_that_was_not_asked_for_coherence_says_how_to(finished_run, out):
         analyse([finished_run(EXAMPLES, [[1]] * 10)], out)
 
 
-def test_one_picture_with_a_panel_a_data_set(measured_run, out, monkeypatch):
-    figures = []
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, _: figures.append(figure))
+def test_one_picture_with_a_panel_a_data_set(measured_run, unsaved, figures):
     runs = [
         measured_run(table(rows), method=method, dataset=dataset)
         for dataset, rows in (("digits", PARTS), ("ag_news slice_size=9", TWO), ("squad", EMPTY))
         for method in ("infembed", "kmeans", "domino")
     ]
-    analyse(runs, out, most=2)
+    analyse(runs, unsaved, most=2)
     (figure,) = figures
     panels = figure.axes
     assert [axes.get_title(loc="left") for axes in panels] == ["digits", "ag_news"]
@@ -143,7 +135,7 @@ def test_one_picture_with_a_panel_a_data_set(measured_run, out, monkeypatch):
     (points,) = panels[1].collections[:1]
     np.testing.assert_allclose(np.asarray(points.get_offsets())[:, 0], [0.5 / 4, 2.5 / 4])
     assert np.asarray(panels[0].collections[0].get_offsets())[1, 0] == 1e-3  # one member, at the edge
-    assert out.pictures[0]["shows"] is None
+    assert unsaved.pictures[0]["shows"] is None
 
 
 def test_pictures_are_written_and_numbers_fit_into_the_table_of_all_analyses(measured_run, out):

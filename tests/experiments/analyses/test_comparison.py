@@ -5,6 +5,7 @@ import pytest
 
 from experiments.analyses.comparison import analyse
 from methods.contract import InvalidInput
+from tests.experiments.analyses.reading import the_one, value
 
 EXAMPLES = {"loss": [0.0, 1.0, 3.0, 5.0], "correct": [True, True, False, False]}
 ANY = [[1], [0], [0], [0]]
@@ -24,24 +25,12 @@ def scores(values, metric="f1", protocol="worst_slice", kind="rare", k=None):
 
 
 @pytest.fixture
-def unsaved(out, monkeypatch):
-    """The same without files of pictures, which take the longest."""
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
-    return out
-
-
-@pytest.fixture
 def scored(finished_run):
     def make(method, rows, **names):
         problems = {row["problem"]: ANY for row in rows}
         return finished_run(EXAMPLES, problems, method=method, scores=rows, dataset="suite name=digits", **names)
 
     return make
-
-
-def row(numbers, measure, method):
-    (found,) = numbers[(numbers["measure"] == measure) & (numbers["method"] == method)].to_dict("records")
-    return found
 
 
 # With true slices
@@ -51,16 +40,16 @@ def test_differences_are_paired_over_the_problems_that_both_have(scored, unsaved
     one = scored("spotlight", scores({"a 1": 0.5, "b 1": 0.75, "c 1": 1.0}))
     other = scored("domino", scores({"a 1": 0.25, "b 1": 0.5, "d 1": 0.0}))
     numbers = analyse([one, other], unsaved)
-    found = row(numbers, "f1_difference", "spotlight - domino")
+    found = the_one(numbers, "f1_difference", method="spotlight - domino")
     assert (found["value"], found["low"], found["high"], found["n"]) == (0.25, 0.25, 0.25, 2)
     assert found["group"] == "rare, worst_slice"
-    assert row(numbers, "f1", "spotlight")["value"] == 0.625  # on those problems only
+    assert value(numbers, "f1", method="spotlight") == 0.625  # on those problems only
 
 
 def test_a_problem_counts_with_the_mean_over_its_true_slices(scored, unsaved):
     rows = scores({"a 1": 1.0}) + [{**r, "true_slice": 1} for r in scores({"a 1": 0.0})]
     numbers = analyse([scored("spotlight", rows), scored("domino", scores({"a 1": 0.25}))], unsaved)
-    assert row(numbers, "f1_difference", "spotlight - domino")["value"] == 0.25
+    assert value(numbers, "f1_difference", method="spotlight - domino") == 0.25
 
 
 def test_kinds_protocols_and_metrics_are_kept_apart(scored, unsaved):
@@ -135,12 +124,12 @@ def test_one_group_has_no_interval_and_still_a_picture(scored, out):
 def test_numbers_of_the_worst_slice_are_those_of_the_largest_mean_loss(finished_run, out):
     slices = [[0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]]  # mean losses 2 and 2.5, and an empty one
     numbers = analyse([finished_run(EXAMPLES, slices), finished_run(EXAMPLES, ANY, method="domino")], out)
-    assert row(numbers, "worst_mean_loss", "spotlight")["value"] == 2.5
-    assert row(numbers, "worst_mean_loss", "spotlight")["slice"] == 2
-    assert row(numbers, "worst_accuracy", "spotlight")["value"] == 0.5
-    assert row(numbers, "worst_size", "spotlight")["value"] == 2
-    assert row(numbers, "worst_loss_gap", "spotlight")["value"] == 0.5
-    assert row(numbers, "worst_loss_gap", "domino")["value"] == -3
+    assert value(numbers, "worst_mean_loss", method="spotlight") == 2.5
+    assert the_one(numbers, "worst_mean_loss", method="spotlight")["slice"] == 2
+    assert value(numbers, "worst_accuracy", method="spotlight") == 0.5
+    assert value(numbers, "worst_size", method="spotlight") == 2
+    assert value(numbers, "worst_loss_gap", method="spotlight") == 0.5
+    assert value(numbers, "worst_loss_gap", method="domino") == -3
     assert "in 1 of 1 settings" in out.sentences[0]
 
 
@@ -168,19 +157,14 @@ def test_empty_slices_only_are_said_and_have_no_numbers(finished_run, unsaved):
     ]
 
 
-def test_a_row_of_the_picture_is_a_setting(finished_run, unsaved, monkeypatch):
-    drawn = {}
-
-    def keep(figure, name, caption, shows=None):
-        drawn[name] = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-
-    monkeypatch.setattr(unsaved, "picture", keep)
+def test_a_row_of_the_picture_is_a_setting(finished_run, unsaved, figures):
     names = [("wine", "resnet"), ("adult", "mlp"), ("adult", "resnet")]
     analyse(
         [finished_run(EXAMPLES, ANY, method=m, dataset=d, model=o) for m in ("spotlight", "domino") for d, o in names],
         unsaved,
     )
-    assert drawn == {"worst": ["adult, mlp", "adult, resnet", "wine"]}
+    (figure,) = figures
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["adult, mlp", "adult, resnet", "wine"]
 
 
 def test_other_methods_are_left_out(finished_run, unsaved):

@@ -12,11 +12,13 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from experiments.analyses import _data
-from experiments.analyses.contact_sheets import analyse, file_names
+from experiments.analyses._names import file_names
+from experiments.analyses.contact_sheets import analyse
 from experiments.contract import Dataset, ProblemSet, Split
 from experiments.drawing import LABEL
 from experiments.loaders.digits import Digits
 from methods.errors import InvalidInput
+from tests.experiments.analyses import reading
 
 DIGITS = Digits().load(Path(), seed=0)
 IDS = list(DIGITS.split("test").example_ids)
@@ -35,11 +37,7 @@ def definition(target="experiments.loaders.digits.Digits", fingerprint=DIGITS.fi
 
 
 def members(*slices):
-    """(n, s): each slice by the rows of its members."""
-    table = np.zeros((len(IDS), len(slices)))
-    for column, rows in enumerate(slices):
-        table[list(rows), column] = 1
-    return table
+    return reading.members(len(IDS), *slices)
 
 
 @pytest.fixture

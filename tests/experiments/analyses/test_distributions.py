@@ -6,6 +6,7 @@ import pytest
 from experiments.analyses.distributions import analyse
 from experiments.analysing import Output
 from methods.errors import InvalidInput
+from tests.experiments.analyses.reading import members, value
 
 #         a -> b   a -> b   a right  b -> a   b right  b right  c -> a   c right
 LABELS = ["a", "a", "a", "b", "b", "b", "c", "c"]
@@ -17,20 +18,8 @@ def examples(labels=LABELS, predictions=PREDICTIONS):
     return {"loss": [1.0] * len(labels), "correct": correct, "label": labels, "prediction": predictions}
 
 
-def slices(*members, n=8):
-    """(n, s) from the positions of each slice's members."""
-    hard = np.zeros((n, len(members)))
-    for column, rows in enumerate(members):
-        hard[rows, column] = 1
-    return hard
-
-
-def value(numbers, measure, group=None, slice_=None):
-    rows = numbers[numbers["measure"] == measure]
-    rows = rows[rows["group"].isna() if group is None else rows["group"] == group]
-    rows = rows[rows["slice"].isna() if slice_ is None else rows["slice"] == slice_]
-    (found,) = rows["value"]
-    return found
+def slices(*rows, n=8):
+    return members(n, *rows)
 
 
 @pytest.fixture
@@ -57,40 +46,40 @@ def _seen(axes):
 
 def test_homogeneity_and_error_rate_of_a_slice(finished_run, out):
     numbers = analyse([finished_run(examples(), slices([0, 1, 2, 3]))], out)
-    assert value(numbers, "label_homogeneity", None, 1) == 0.75
-    assert value(numbers, "prediction_homogeneity", None, 1) == 0.5
-    assert value(numbers, "error_rate", None, 1) == 0.75
+    assert value(numbers, "label_homogeneity", group=None, slice=1) == 0.75
+    assert value(numbers, "prediction_homogeneity", group=None, slice=1) == 0.5
+    assert value(numbers, "error_rate", group=None, slice=1) == 0.75
 
 
 def test_the_commonest_error_of_a_slice_is_a_share_of_its_members(finished_run, out):
     numbers = analyse([finished_run(examples(), slices([0, 1, 2, 3], [2, 4]))], out)
-    assert value(numbers, "pair_share", "a -> b", 1) == 0.5
+    assert value(numbers, "pair_share", group="a -> b", slice=1) == 0.5
     assert set(numbers.loc[numbers["measure"] == "pair_share", "slice"]) == {1}  # slice 2 has no error
 
 
 def test_errors_of_the_whole_split_are_shares_of_the_label_and_of_all_errors(finished_run, out):
     numbers = analyse([finished_run(examples(), slices([0]))], out)
-    np.testing.assert_allclose(value(numbers, "pair_rate", "a -> b"), 2 / 3)
-    assert value(numbers, "pair_rate", "c -> a") == 0.5
-    assert value(numbers, "pair_share_of_errors", "a -> b") == 0.5
-    assert value(numbers, "pair_share_of_errors", "c -> a") == 0.25
-    assert value(numbers, "pair_share_of_errors", "c -> b") == 0.0
+    np.testing.assert_allclose(value(numbers, "pair_rate", group="a -> b"), 2 / 3)
+    assert value(numbers, "pair_rate", group="c -> a") == 0.5
+    assert value(numbers, "pair_share_of_errors", group="a -> b") == 0.5
+    assert value(numbers, "pair_share_of_errors", group="c -> a") == 0.25
+    assert value(numbers, "pair_share_of_errors", group="c -> b") == 0.0
 
 
 def test_a_model_without_errors_has_no_shares_of_errors(finished_run, out):
     numbers = analyse([finished_run(examples(LABELS, LABELS), slices([0, 1]))], out, rule={"max_accuracy": 0.5})
     assert not {"pair_share_of_errors", "share_of_errors_found_by_rule", "pair_share"} & set(numbers["measure"])
-    assert value(numbers, "pair_rate", "a -> b") == 0.0
+    assert value(numbers, "pair_rate", group="a -> b") == 0.0
 
 
 def test_the_rule_says_which_slices_count(finished_run, out):
     run = finished_run(examples(), slices([0, 1, 2], [0, 1, 3], [4, 5], [6], []))
     numbers = analyse([run], out, rule={"max_accuracy": 0.4, "min_size": 2})
-    assert value(numbers, "n_slices_by_rule", "all") == 2
-    assert value(numbers, "n_examples_by_rule", "all") == 4  # 0 and 1 are in both
-    assert value(numbers, "n_errors_found_by_rule", "all") == 3
-    assert value(numbers, "share_of_errors_found_by_rule", "all") == 0.75
-    assert value(numbers, "accuracy_by_rule", "all") == 0.25
+    assert value(numbers, "n_slices_by_rule", group="all") == 2
+    assert value(numbers, "n_examples_by_rule", group="all") == 4  # 0 and 1 are in both
+    assert value(numbers, "n_errors_found_by_rule", group="all") == 3
+    assert value(numbers, "share_of_errors_found_by_rule", group="all") == 0.75
+    assert value(numbers, "accuracy_by_rule", group="all") == 0.25
     assert out.sentences[0] == (
         "spotlight: 2 slices have an accuracy of at most 40% and at least 2 examples; together 4 examples with "
         "accuracy 25%, and 3 (75%) of 4 errors."
@@ -99,9 +88,9 @@ def test_the_rule_says_which_slices_count(finished_run, out):
 
 def test_slices_are_measured_also_where_the_rule_leaves_them_out(finished_run, out, drawn):
     numbers = analyse([finished_run(examples(), slices([4, 5]))], out, rule={"max_accuracy": 0.1})
-    assert value(numbers, "error_rate", None, 1) == 0.0
-    assert value(numbers, "n_slices_by_rule", "all") == 0
-    assert value(numbers, "share_of_errors_found_by_rule", "all") == 0.0
+    assert value(numbers, "error_rate", group=None, slice=1) == 0.0
+    assert value(numbers, "n_slices_by_rule", group="all") == 0
+    assert value(numbers, "share_of_errors_found_by_rule", group="all") == 0.0
     assert "accuracy_by_rule" not in set(numbers["measure"])
     assert out.sentences == ["spotlight: no slice has an accuracy of at most 10% and at least 1 examples."]
     assert drawn == []
@@ -153,8 +142,8 @@ def test_no_more_slices_are_drawn_than_asked_for(finished_run, out, drawn):
 def test_runs_without_labels_have_error_rates_and_no_picture(finished_run, out, drawn):
     questions = {"loss": [1.0, 2.0], "correct": [True, False]}
     numbers = analyse([finished_run(questions, [[1], [1]], dataset="squad")], out, rule={"max_accuracy": 0.5})
-    assert value(numbers, "error_rate", None, 1) == 0.5
-    assert value(numbers, "n_slices_by_rule", "all") == 1
+    assert value(numbers, "error_rate", group=None, slice=1) == 0.5
+    assert value(numbers, "n_slices_by_rule", group="all") == 1
     assert "no labels" in out.sentences[-1]
     assert drawn == []
 

@@ -6,6 +6,7 @@ import pytest
 
 from experiments.analyses.findings import analyse
 from methods.errors import InvalidInput
+from tests.experiments.analyses.reading import the_one, value
 
 SICK, WELL = "COVID-19", "no COVID-19"
 EXAMPLES = {  # TP, TP, FN, FP, FP, TN
@@ -21,89 +22,73 @@ EXAMPLES = {  # TP, TP, FN, FP, FP, TN
 SLICES = [[1, 0], [0, 1], [1, 0], [1, 0], [1, 0], [0, 1]]
 
 
-@pytest.fixture(autouse=True)
-def figures(monkeypatch):
-    """What was drawn; it is written, which takes long, only where a test undoes this."""
-    drawn = []
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-def value(numbers, measure, group=None, slice_=None, column="value"):
-    rows = numbers[numbers["measure"] == measure]
-    rows = rows[rows["group"].isna() if group is None else rows["group"] == group]
-    rows = rows[rows["slice"].isna() if slice_ is None else rows["slice"] == slice_]
-    (found,) = rows[column]
-    return found
-
-
 def table(out):
     # what stands in the cells, and not what pandas makes of it
     return pd.read_csv(out.folder / "tested-shares.csv", keep_default_na=False, dtype=str).set_index("finding")
 
 
-def test_outcomes_of_a_slice_are_counted(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out)
-    counts = {outcome: value(numbers, "outcome_count", outcome, 1) for outcome in ("TN", "FP", "FN", "TP")}
+def test_outcomes_of_a_slice_are_counted(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved)
+    counts = {outcome: value(numbers, "outcome_count", group=outcome, slice=1) for outcome in ("TN", "FP", "FN", "TP")}
     assert counts == {"TN": 0, "FP": 2, "FN": 1, "TP": 1}
-    assert value(numbers, "outcome_count", "TN", 2) == 1
+    assert value(numbers, "outcome_count", group="TN", slice=2) == 1
 
 
-def test_accuracy_is_of_each_slice_and_of_the_whole_split(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out)
-    assert value(numbers, "accuracy", None, 1) == 0.25
-    assert value(numbers, "accuracy", None, 2) == 1.0
-    assert value(numbers, "accuracy", "all") == 0.5
+def test_accuracy_is_of_each_slice_and_of_the_whole_split(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved)
+    assert value(numbers, "accuracy", group=None, slice=1) == 0.25
+    assert value(numbers, "accuracy", group=None, slice=2) == 1.0
+    assert value(numbers, "accuracy", group="all") == 0.5
 
 
-def test_the_share_of_a_finding_is_of_those_with_one_outcome_in_one_slice(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out)
-    assert value(numbers, "finding_share", "Pneumonia, FP", 1) == 0.5
-    assert value(numbers, "finding_share", "Pneumonia, FP", 1, column="n") == 2
-    assert value(numbers, "finding_share", "Pneumonia, TP", 2) == 0.0
+def test_the_share_of_a_finding_is_of_those_with_one_outcome_in_one_slice(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved)
+    assert value(numbers, "finding_share", group="Pneumonia, FP", slice=1) == 0.5
+    assert the_one(numbers, "finding_share", group="Pneumonia, FP", slice=1)["n"] == 2
+    assert value(numbers, "finding_share", group="Pneumonia, TP", slice=2) == 0.0
 
 
-def test_where_there_are_no_examples_there_is_no_share(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out)
+def test_where_there_are_no_examples_there_is_no_share(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved)
     assert not ((numbers["group"] == "Pneumonia, TN") & (numbers["slice"] == 1)).any()
-    assert table(out).loc["Pneumonia", "TN, slice 1"] == "-"
-    assert table(out).loc["Pneumonia", "TP, slice 2"] == "0.00"
+    assert table(unsaved).loc["Pneumonia", "TN, slice 1"] == "-"
+    assert table(unsaved).loc["Pneumonia", "TP, slice 2"] == "0.00"
 
 
-def test_a_finding_that_the_data_do_not_know_is_absent_and_never_zero(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out, rows=["Tuberculosis", "Pneumonia"])
+def test_a_finding_that_the_data_do_not_know_is_absent_and_never_zero(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved, rows=["Tuberculosis", "Pneumonia"])
     assert not numbers["group"].str.contains("Tuberculosis", na=False).any()
-    shares = table(out).drop(columns="run")
+    shares = table(unsaved).drop(columns="run")
     assert shares.index.tolist() == ["(examples)", "Tuberculosis", "Pneumonia"], "the order of the published table"
     assert set(shares.loc["Tuberculosis"]) == {"absent"}
     assert "absent" not in set(shares.loc["Pneumonia"])
-    assert any("do not know Tuberculosis" in sentence for sentence in out.sentences)
+    assert any("do not know Tuberculosis" in sentence for sentence in unsaved.sentences)
 
 
-def test_all_that_is_yes_or_no_is_a_finding_by_default(finished_run, out):
-    analyse([finished_run(EXAMPLES, SLICES)], out)
-    assert table(out).index.tolist() == ["(examples)", "COVID-19", "Pneumonia"]
-    assert table(out).loc["(examples)", "FP, slice 1"] == "2"
+def test_all_that_is_yes_or_no_is_a_finding_by_default(finished_run, unsaved):
+    analyse([finished_run(EXAMPLES, SLICES)], unsaved)
+    assert table(unsaved).index.tolist() == ["(examples)", "COVID-19", "Pneumonia"]
+    assert table(unsaved).loc["(examples)", "FP, slice 1"] == "2"
 
 
-def test_the_findings_can_be_chosen(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out, attributes=["Pneumonia"])
+def test_the_findings_can_be_chosen(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved, attributes=["Pneumonia"])
     shares = numbers.loc[numbers["measure"] == "finding_share", "group"]
     assert set(shares.str.split(", ").str[0]) == {"Pneumonia"}
 
 
-def test_what_is_not_known_of_an_example_is_not_counted_as_no(finished_run, out):
+def test_what_is_not_known_of_an_example_is_not_counted_as_no(finished_run, unsaved):
     examples = {**EXAMPLES, "attribute_Fever": [None, None, None, True, None, None]}
-    numbers = analyse([finished_run(examples, SLICES)], out)
-    assert value(numbers, "finding_share", "Fever, FP", 1) == 1.0
-    assert value(numbers, "finding_share", "Fever, FP", 1, column="n") == 1
+    numbers = analyse([finished_run(examples, SLICES)], unsaved)
+    assert value(numbers, "finding_share", group="Fever, FP", slice=1) == 1.0
+    assert the_one(numbers, "finding_share", group="Fever, FP", slice=1)["n"] == 1
     assert not (numbers["group"] == "Fever, TP").any()
 
 
-def test_the_class_to_be_detected_can_be_told(finished_run, out):
-    numbers = analyse([finished_run(EXAMPLES, SLICES)], out, positive=WELL)
-    assert value(numbers, "outcome_count", "FN", 1) == 2
-    assert value(numbers, "outcome_count", "FP", 1) == 1
+def test_the_class_to_be_detected_can_be_told(finished_run, unsaved):
+    numbers = analyse([finished_run(EXAMPLES, SLICES)], unsaved, positive=WELL)
+    assert value(numbers, "outcome_count", group="FN", slice=1) == 2
+    assert value(numbers, "outcome_count", group="FP", slice=1) == 1
 
 
 @pytest.mark.parametrize(
@@ -115,76 +100,75 @@ def test_the_class_to_be_detected_can_be_told(finished_run, out):
         ({"rows": ["Fever"]}, "know none of the rows, expected some of COVID-19"),
     ],
 )
-def test_a_mistake_is_named_with_what_there_is(options, reason, finished_run, out):
+def test_a_mistake_is_named_with_what_there_is(options, reason, finished_run, unsaved):
     with pytest.raises(InvalidInput, match=reason):
-        analyse([finished_run(EXAMPLES, SLICES)], out, **options)
+        analyse([finished_run(EXAMPLES, SLICES)], unsaved, **options)
 
 
-def test_the_class_must_be_told_where_no_finding_has_its_name(finished_run, out):
+def test_the_class_must_be_told_where_no_finding_has_its_name(finished_run, unsaved):
     examples = {name: values for name, values in EXAMPLES.items() if name != "attribute_COVID-19"}
     with pytest.raises(InvalidInput, match="set positive to the class that is to be detected, one of COVID-19, no"):
-        analyse([finished_run(examples, SLICES)], out)
+        analyse([finished_run(examples, SLICES)], unsaved)
 
 
-def test_a_thousand_classes_are_not_all_listed(finished_run, out):
+def test_a_thousand_classes_are_not_all_listed(finished_run, unsaved):
     names = [f"class {i:04d}" for i in range(1000)]
     examples = {"label": names, "prediction": names, "loss": [1.0] * 1000, "correct": [True] * 1000}
     with pytest.raises(InvalidInput, match="class 0019 and 980 more"):
-        analyse([finished_run(examples, [[1]] * 1000)], out)
+        analyse([finished_run(examples, [[1]] * 1000)], unsaved)
 
 
-def test_questions_without_labels_are_refused(finished_run, out):
+def test_questions_without_labels_are_refused(finished_run, unsaved):
     examples = {"loss": [1.0], "correct": [True]}
     with pytest.raises(InvalidInput, match="without label or prediction"):
-        analyse([finished_run(examples, [[1]])], out, positive="x")
+        analyse([finished_run(examples, [[1]])], unsaved, positive="x")
 
 
-def test_an_empty_slice_and_no_slices_do_not_stop_it(finished_run, out, monkeypatch):
-    monkeypatch.undo()
+def test_an_empty_slice_and_no_slices_do_not_stop_it(finished_run, out):
     numbers = analyse([finished_run(EXAMPLES, [[0]] * 6)], out)
     assert not ((numbers["measure"] == "accuracy") & (numbers["slice"] == 1)).any()
-    assert value(numbers, "outcome_count", "FP", 1) == 0
+    assert value(numbers, "outcome_count", group="FP", slice=1) == 0
     none = analyse([finished_run(EXAMPLES, [[]] * 6)], out)
     assert none["measure"].tolist() == ["accuracy"]
     assert out.sentences[-1].endswith("no slices.")
 
 
-def test_data_without_findings_have_outcomes(finished_run, out):
+def test_data_without_findings_have_outcomes(finished_run, unsaved):
     examples = {name: values for name, values in EXAMPLES.items() if not name.startswith("attribute_")}
-    numbers = analyse([finished_run(examples, SLICES)], out, positive=SICK)
+    numbers = analyse([finished_run(examples, SLICES)], unsaved, positive=SICK)
     assert set(numbers["measure"]) == {"accuracy", "outcome_count"}
-    assert out.pictures == []
+    assert unsaved.pictures == []
 
 
-def test_long_names_and_many_findings_fit_into_the_picture_and_stay_whole_in_the_table(finished_run, out, figures):
+def test_long_names_and_many_findings_fit_into_the_picture_and_stay_whole_in_the_table(finished_run, unsaved, figures):
     long, price = "a finding with a very long name, " * 4, "costs $5 to $9"
     findings = {f"attribute_{name}": [True] * 6 for name in (long, price, *map(str, range(60)))}
-    analyse([finished_run({**EXAMPLES, **findings}, SLICES)], out, attributes=[long, price, *map(str, range(60))])
+    analyse([finished_run({**EXAMPLES, **findings}, SLICES)], unsaved, attributes=[long, price, *map(str, range(60))])
     labels = [label.get_text() for label in figures[0].axes[0].get_yticklabels()]
     assert len(labels) == 40
     assert labels[0] == "a finding with a very long …"
     assert labels[1] == r"costs \$5 to \$9"
-    assert {long, price, "59"} <= set(table(out).index)
+    assert {long, price, "59"} <= set(table(unsaved).index)
 
 
-def test_the_sentence_has_accuracy_and_errors_by_slice(finished_run, out):
-    analyse([finished_run(EXAMPLES, SLICES, dataset="covid_xray", method="infembed")], out)
-    assert out.sentences == [
+def test_the_sentence_has_accuracy_and_errors_by_slice(finished_run, unsaved):
+    analyse([finished_run(EXAMPLES, SLICES, dataset="covid_xray", method="infembed")], unsaved)
+    assert unsaved.sentences == [
         "covid_xray, infembed: accuracy 0.5 of 6 examples; slice 1 accuracy 0.25 of 4 examples, 2 FP, 1 FN; "
         "slice 2 accuracy 1 of 2 examples, 0 FP, 0 FN."
     ]
 
 
-def test_runs_with_other_numbers_of_slices_share_a_table(finished_run, out):
-    analyse([finished_run(EXAMPLES, SLICES), finished_run(EXAMPLES, [[1]] * 6, method="gmm")], out)
-    shares = table(out)
+def test_runs_with_other_numbers_of_slices_share_a_table(finished_run, unsaved):
+    analyse([finished_run(EXAMPLES, SLICES), finished_run(EXAMPLES, [[1]] * 6, method="gmm")], unsaved)
+    shares = table(unsaved)
     assert set(shares["run"]) == {"spotlight", "gmm"}
     assert set(shares.loc[shares["run"] == "gmm", "FP, slice 2"]) == {""}
-    assert [picture["file"] for picture in out.pictures] == ["tested-shares-1", "tested-shares-2"]
+    assert [picture["file"] for picture in unsaved.pictures] == ["tested-shares-1", "tested-shares-2"]
 
 
-def test_shares_are_written_into_a_heat_map(finished_run, out, figures):
-    analyse([finished_run(EXAMPLES, np.repeat(SLICES, 4, axis=1))], out, rows=["Tuberculosis", "Pneumonia"], most=1)
+def test_shares_are_written_into_a_heat_map(finished_run, unsaved, figures):
+    analyse([finished_run(EXAMPLES, np.repeat(SLICES, 4, axis=1))], unsaved, rows=["Tuberculosis", "Pneumonia"], most=1)
     (axes,) = figures[0].axes
     assert axes.images[0].get_array().shape == (2, 4)
     assert len(axes.patches) == 1, "one band for the finding that is absent"
@@ -193,8 +177,7 @@ def test_shares_are_written_into_a_heat_map(finished_run, out, figures):
     assert {"-", "0.50", "1.00", "true negatives", "false positives"} <= set(texts)
 
 
-def test_the_picture_can_be_shown_anywhere(finished_run, out, monkeypatch):
-    monkeypatch.undo()
+def test_the_picture_can_be_shown_anywhere(finished_run, out):
     analyse([finished_run(EXAMPLES, SLICES)], out)
     assert {path.suffix for path in out.folder.glob("tested-shares.*")} == {".png", ".svg", ".csv"}
     assert out.pictures[0]["shows"] is None

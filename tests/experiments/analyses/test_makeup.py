@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analyses import makeup
+from experiments.analyses._attributes import natural
 from experiments.analyses.makeup import analyse
 from experiments.analysing import Output
 from methods.errors import InvalidInput
+from tests.experiments.analyses.reading import members, the_one, value
 
 AGES = ["0-2", "0-2", "10-19", "3-9", "3-9", "3-9", "10-19", "10-19"]
 
@@ -17,20 +18,8 @@ def examples(**columns):
     return {"loss": np.arange(n, dtype=float), "correct": np.arange(n) % 2 == 0, "attribute_age": AGES, **columns}
 
 
-def slices(*members):
-    """(n, s) from the positions of each slice's members."""
-    hard = np.zeros((len(AGES), len(members)))
-    for column, rows in enumerate(members):
-        hard[rows, column] = 1
-    return hard
-
-
-def found(numbers, measure, group=None, slice_=None):
-    rows = numbers[numbers["measure"] == measure]
-    rows = rows[rows["group"].isna() if group is None else rows["group"] == group]
-    rows = rows[rows["slice"].isna() if slice_ is None else rows["slice"] == slice_]
-    (row,) = rows.to_dict("records")
-    return row
+def slices(*rows):
+    return members(len(AGES), *rows)
 
 
 @pytest.fixture
@@ -54,10 +43,10 @@ def out(out, drawn, monkeypatch):
 
 def test_shares_in_a_slice_stand_beside_those_of_the_split(finished_run, out):
     numbers = analyse([finished_run(examples(), slices([0, 1, 2, 3]))], out, ["age"])
-    in_slice = found(numbers, "share_of_slice", "age=0-2", 1)
+    in_slice = the_one(numbers, "share_of_slice", group="age=0-2", slice=1)
     assert (in_slice["value"], in_slice["n"]) == (0.5, 4)
-    assert found(numbers, "share_of_slice", "age=0-2")["value"] == 0.25
-    assert found(numbers, "enrichment", "age=0-2", 1)["value"] == 2.0
+    assert value(numbers, "share_of_slice", group="age=0-2", slice=None) == 0.25
+    assert value(numbers, "enrichment", group="age=0-2", slice=1) == 2.0
 
 
 def test_shares_of_a_slice_sum_to_one_also_where_a_value_is_unknown(finished_run, out):
@@ -68,20 +57,25 @@ def test_shares_of_a_slice_sum_to_one_also_where_a_value_is_unknown(finished_run
 
 
 def test_mean_loss_by_value_has_an_interval_of_the_mean(finished_run, out):
-    row = found(analyse([finished_run(examples(), slices([0]))], out, ["age"]), "mean_loss_by_value", "age=3-9")
+    row = the_one(
+        analyse([finished_run(examples(), slices([0]))], out, ["age"]),
+        "mean_loss_by_value",
+        group="age=3-9",
+        slice=None,
+    )
     half = 1.96 * 1.0 / np.sqrt(3)  # losses 3, 4, 5
     assert row["n"] == 3
     np.testing.assert_allclose([row["value"], row["low"], row["high"]], [4, 4 - half, 4 + half])
 
 
 def test_accuracy_by_value_stays_within_zero_and_one(finished_run, out):
-    row = found(analyse([finished_run(examples(), slices([0]))], out, ["age"]), "accuracy_by_value", "age=0-2")
+    row = the_one(analyse([finished_run(examples(), slices([0]))], out, ["age"]), "accuracy_by_value", group="age=0-2")
     assert (row["value"], row["low"], row["high"]) == (0.5, 0.0, 1.0)
 
 
 def test_one_example_alone_has_no_interval(finished_run, out):
     run = finished_run(examples(attribute_age=["a", *["b"] * 7]), slices([0]))
-    row = found(analyse([run], out, ["age"]), "mean_loss_by_value", "age=a")
+    row = the_one(analyse([run], out, ["age"]), "mean_loss_by_value", group="age=a")
     assert row["value"] == 0.0
     assert np.isnan(row["low"])
     assert np.isnan(row["high"])
@@ -92,20 +86,17 @@ def test_labels_and_predictions_count_as_attributes(finished_run, out):
         examples(label=["1", "1", "5", "5", "5", "5", "5", "5"], prediction=["5"] * 8), slices([0, 1, 2])
     )
     numbers = analyse([run], out, ["label", "prediction"])
-    np.testing.assert_allclose(found(numbers, "share_of_slice", "label=1", 1)["value"], 2 / 3)
-    assert found(numbers, "share_of_slice", "prediction=5", 1)["value"] == 1.0
+    np.testing.assert_allclose(value(numbers, "share_of_slice", group="label=1", slice=1), 2 / 3)
+    assert value(numbers, "share_of_slice", group="prediction=5", slice=1) == 1.0
 
 
 def test_many_numbers_are_summarised_by_their_mean(finished_run, out):
     lengths = [float(i) for i in range(19)] + [np.nan]
     table = {"loss": [1.0] * 20, "correct": [True] * 20, "attribute_length": lengths}
-    members = np.zeros((20, 2))
-    members[[10, 12, 19], 0] = 1
-    members[19, 1] = 1
-    numbers = analyse([finished_run(table, members)], out, ["length"])
+    numbers = analyse([finished_run(table, members(20, [10, 12, 19], [19]))], out, ["length"])
     assert set(numbers["measure"]) == {"mean_of_attribute"}
-    assert found(numbers, "mean_of_attribute", "length")["value"] == 9.0
-    in_slice = found(numbers, "mean_of_attribute", "length", 1)
+    assert value(numbers, "mean_of_attribute", group="length", slice=None) == 9.0
+    in_slice = the_one(numbers, "mean_of_attribute", group="length", slice=1)
     assert (in_slice["value"], in_slice["n"]) == (11.0, 2)
     assert 2 not in set(numbers["slice"])  # nothing is known of its only member
 
@@ -119,16 +110,16 @@ def test_few_numbers_are_counted_by_value(finished_run, out):
 def test_own_measures_are_shares_of_any_of_the_values(finished_run, out):
     shares = {"share_aged_0_9": {"attribute": "age", "values": ["0-2", "3-9"]}}
     numbers = analyse([finished_run(examples(), slices([0, 1, 3, 6]))], out, [], shares)
-    assert found(numbers, "share_aged_0_9", None, 1)["value"] == 0.75
-    assert found(numbers, "share_aged_0_9", "all")["value"] == 5 / 8
+    assert value(numbers, "share_aged_0_9", group=None, slice=1) == 0.75
+    assert value(numbers, "share_aged_0_9", group="all") == 5 / 8
 
 
 def test_own_measures_take_values_as_a_config_writes_them(finished_run, out):
     run = finished_run(examples(attribute_signal=[True] * 2 + [False] * 6, label=["1", *["2"] * 7]), slices([0, 2]))
     shares = {"marked": {"attribute": "signal", "values": [True]}, "one": {"attribute": "label", "values": [1]}}
     numbers = analyse([run], out, [], shares)
-    assert found(numbers, "marked", None, 1)["value"] == 0.5
-    assert found(numbers, "one", "all")["value"] == 1 / 8
+    assert value(numbers, "marked", group=None, slice=1) == 0.5
+    assert value(numbers, "one", group="all") == 1 / 8
 
 
 def test_what_the_data_lacks_is_absent_and_not_nought(finished_run, out):
@@ -164,7 +155,7 @@ def test_a_run_that_lacks_an_attribute_is_left_out_of_it(finished_run, out):
     numbers = analyse(runs, out, ["age", "colour"], shares)
     of_wine = numbers[numbers["dataset"] == "wine"]
     assert set(of_wine["group"]) == {"colour=red", "colour=white"}
-    assert found(of_wine, "share_of_slice", "colour=red", 1)["value"] == 1.0
+    assert value(of_wine, "share_of_slice", group="colour=red", slice=1) == 1.0
 
 
 def test_empty_slices_and_runs_without_slices_have_no_shares(finished_run, out):
@@ -187,10 +178,9 @@ def test_rare_values_have_no_row_where_they_do_not_occur(finished_run, out):
 def test_the_most_over_represented_value_of_a_slice_is_said(finished_run, out):
     table = {"loss": [1.0] * 100, "correct": [True] * 100}
     table |= {"attribute_age": ["0-2"] * 10 + ["3-9"] * 90, "attribute_race": ["x"] * 50 + ["y"] * 50}
-    members = np.zeros((100, 2))
-    members[:6, 0] = members[10:20, 0] = 1  # 6 of 16 aged 0-2, all x
-    members[[0, 1, 2, 3, *range(60, 76)], 1] = 1  # only 4 aged 0-2: too few to be said
-    analyse([finished_run(table, members)], out, ["age", "race"])
+    first = [*range(6), *range(10, 20)]  # 6 of 16 aged 0-2, all x
+    second = [*range(4), *range(60, 76)]  # only 4 aged 0-2: too few to be said
+    analyse([finished_run(table, members(100, first, second))], out, ["age", "race"])
     assert out.sentences == [
         "spotlight slice 1: age 0-2, 38% against 10% of the split (n=16)",
         "spotlight slice 2: race y, 80% against 50% of the split (n=20)",
@@ -199,9 +189,9 @@ def test_the_most_over_represented_value_of_a_slice_is_said(finished_run, out):
 
 def test_values_are_sorted_as_people_count():
     ages = ["3-9", "more than 70", "10-19", "0-2", "unknown", "60-69"]
-    assert sorted(ages, key=makeup._natural) == ["0-2", "3-9", "10-19", "60-69", "more than 70", "unknown"]
-    assert sorted(["25-34", "65 and more", "below 25"], key=makeup._natural) == ["below 25", "25-34", "65 and more"]
-    assert sorted([">50K", "<=50K"], key=makeup._natural) == ["<=50K", ">50K"]
+    assert sorted(ages, key=natural) == ["0-2", "3-9", "10-19", "60-69", "more than 70", "unknown"]
+    assert sorted(["25-34", "65 and more", "below 25"], key=natural) == ["below 25", "25-34", "65 and more"]
+    assert sorted([">50K", "<=50K"], key=natural) == ["<=50K", ">50K"]
 
 
 def test_one_picture_holds_the_slices_of_all_runs_below_the_whole_split(finished_run, out, drawn):

@@ -11,6 +11,7 @@ from experiments.analyses.opponents import analyse
 from experiments.loaders.bone_age import BoneAge
 from experiments.loaders.digits import Digits
 from methods.errors import InvalidInput
+from tests.experiments.analyses.reading import the_one, value
 
 # five training examples, of which a and b carry the signal; two test examples
 EXAMPLES = {
@@ -43,20 +44,6 @@ def table(*rows):
     )
 
 
-def value(numbers, measure, slice_=None, group=None, column="value"):
-    chosen = numbers["measure"] == measure
-    chosen &= numbers["slice"].isna() if slice_ is None else numbers["slice"] == slice_
-    chosen &= True if group is None else numbers["group"] == group
-    (found,) = numbers.loc[chosen, column]
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _unwritten(monkeypatch):
-    """Files of pictures take most of the time."""
-    monkeypatch.setattr("experiments.drawing.save", lambda *_: None)
-
-
 @pytest.fixture
 def run(finished_run):
     def make(*rows, examples=EXAMPLES, members=((1, 0), (0, 1)), **options):
@@ -65,71 +52,71 @@ def run(finished_run):
     return make
 
 
-def test_the_share_that_carries_a_signal_stands_beside_that_of_the_whole_split(run, out):
-    numbers = analyse([run((0, -1, "abcd"), (0, 1, "de"))], out, attribute="signal")
-    assert value(numbers, "share_of_opponents", 1) == 0.5
-    assert value(numbers, "share_of_proponents", 1) == 0.0
+def test_the_share_that_carries_a_signal_stands_beside_that_of_the_whole_split(run, unsaved):
+    numbers = analyse([run((0, -1, "abcd"), (0, 1, "de"))], unsaved, attribute="signal")
+    assert value(numbers, "share_of_opponents", slice=1) == 0.5
+    assert value(numbers, "share_of_proponents", slice=1) == 0.0
     assert value(numbers, "share_of_split", group="base") == 0.4
-    assert value(numbers, "share_of_split", column="n") == 5
-    assert value(numbers, "share_of_opponents", 1, column="n") == 4
-    assert value(numbers, "share_of_opponents", 1, column="group") == "signal"
+    assert the_one(numbers, "share_of_split")["n"] == 5
+    assert the_one(numbers, "share_of_opponents", slice=1)["n"] == 4
+    assert the_one(numbers, "share_of_opponents", slice=1)["group"] == "signal"
 
 
-def test_the_interval_is_wilsons(run, out):
-    numbers = analyse([run((0, -1, "abc"))], out, attribute="signal")
+def test_the_interval_is_wilsons(run, unsaved):
+    numbers = analyse([run((0, -1, "abc"))], unsaved, attribute="signal")
     p, n, z = 2 / 3, 3, 1.959964
     centre, half = (p + z**2 / (2 * n)), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     for side, expected in (("low", centre - half), ("high", centre + half)):
-        found = value(numbers, "share_of_opponents", 1, column=side)
+        found = the_one(numbers, "share_of_opponents", slice=1)[side]
         np.testing.assert_allclose(found, expected / (1 + z**2 / n), rtol=1e-5)
 
 
-def test_only_the_strongest_count(run, out):
-    numbers = analyse([run((0, -1, "acdb"))], out, attribute="signal", k=1)
-    assert value(numbers, "share_of_opponents", 1) == 1.0
-    assert value(numbers, "share_of_opponents", 1, column="n") == 1
+def test_only_the_strongest_count(run, unsaved):
+    numbers = analyse([run((0, -1, "acdb"))], unsaved, attribute="signal", k=1)
+    assert value(numbers, "share_of_opponents", slice=1) == 1.0
+    assert the_one(numbers, "share_of_opponents", slice=1)["n"] == 1
 
 
-def test_several_values_may_count_and_a_missing_one_does_not(run, out):
-    numbers = analyse([run((0, -1, "abcde"))], out, attribute="race", values=["Black", "Asian"])
-    assert value(numbers, "share_of_opponents", 1, group="race=Black or Asian") == 0.6
+def test_several_values_may_count_and_a_missing_one_does_not(run, unsaved):
+    numbers = analyse([run((0, -1, "abcde"))], unsaved, attribute="race", values=["Black", "Asian"])
+    assert value(numbers, "share_of_opponents", slice=1, group="race=Black or Asian") == 0.6
 
 
-def test_a_signal_that_nobody_carries_is_no_mistake(run, out):
+def test_a_signal_that_nobody_carries_is_no_mistake(run, unsaved):
     examples = {**EXAMPLES, "attribute_signal": [False] * 7}
-    numbers = analyse([run((0, -1, "abc"), examples=examples)], out, attribute="signal", values=[True])
-    assert value(numbers, "share_of_opponents", 1) == value(numbers, "share_of_split") == 0
+    numbers = analyse([run((0, -1, "abc"), examples=examples)], unsaved, attribute="signal", values=[True])
+    assert value(numbers, "share_of_opponents", slice=1) == value(numbers, "share_of_split") == 0
 
 
-def test_labels_of_opponents(run, out):
-    numbers = analyse([run((0, -1, "abcd"), (1, -1, "e"))], out)
-    assert value(numbers, "label_of_opponents", 1, "cat") == 0.5
-    assert value(numbers, "label_of_opponents", 2, "dog") == 1.0
+def test_labels_of_opponents(run, unsaved):
+    numbers = analyse([run((0, -1, "abcd"), (1, -1, "e"))], unsaved)
+    assert value(numbers, "label_of_opponents", slice=1, group="cat") == 0.5
+    assert value(numbers, "label_of_opponents", slice=2, group="dog") == 1.0
     assert set(numbers["measure"]) == {"label_of_opponents"}
 
 
-def test_a_sentence_says_each_share(run, out):
-    analyse([run((0, -1, "abd"), (1, -1, "cd"))], out, attribute="signal")
-    assert out.sentences == [
+def test_a_sentence_says_each_share(run, unsaved):
+    analyse([run((0, -1, "abd"), (1, -1, "cd"))], unsaved, attribute="signal")
+    assert unsaved.sentences == [
         "slice 1: 2 of the 3 strongest opponents (67%) carry signal, against 40% of the training examples.",
         "slice 2: 0 of the 2 strongest opponents (0%) carry signal, against 40% of the training examples.",
     ]
 
 
-def test_without_an_attribute_a_sentence_says_the_most_frequent_label(run, out):
-    analyse([run((0, -1, "acd"))], out)
-    assert out.sentences == ["slice 1: 2 of the 3 strongest opponents (67%) have the label dog."]
+def test_without_an_attribute_a_sentence_says_the_most_frequent_label(run, unsaved):
+    analyse([run((0, -1, "acd"))], unsaved)
+    assert unsaved.sentences == ["slice 1: 2 of the 3 strongest opponents (67%) have the label dog."]
 
 
-def test_the_sentences_of_several_runs_name_them(run, out):
-    analyse([run((0, -1, "a")), run((0, -1, "c"), method="domino")], out, attribute="signal")
-    assert [sentence.split(":")[0] for sentence in out.sentences] == ["spotlight, slice 1", "domino, slice 1"]
+def test_the_sentences_of_several_runs_name_them(run, unsaved):
+    analyse([run((0, -1, "a")), run((0, -1, "c"), method="domino")], unsaved, attribute="signal")
+    assert [sentence.split(":")[0] for sentence in unsaved.sentences] == ["spotlight, slice 1", "domino, slice 1"]
 
 
-def test_bars_of_opponents_and_proponents(run, out, monkeypatch):
+def test_bars_of_opponents_and_proponents(run, unsaved, monkeypatch):
     drawn = []
-    monkeypatch.setattr(type(out), "picture", lambda _, figure, *names: drawn.append((figure.axes[0], names)))
-    analyse([run((0, -1, "abc"), (0, 1, "de"), (1, -1, "a"))], out, attribute="signal")
+    monkeypatch.setattr(type(unsaved), "picture", lambda _, figure, *names: drawn.append((figure.axes[0], names)))
+    analyse([run((0, -1, "abc"), (0, 1, "de"), (1, -1, "a"))], unsaved, attribute="signal")
     ((axes, names),) = drawn
     assert [round(bar.get_width(), 2) for bar in axes.patches] == [0.67, 0.0, 1.0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["slice 1", "slice 2"]
@@ -138,45 +125,46 @@ def test_bars_of_opponents_and_proponents(run, out, monkeypatch):
     assert len(names) == 2  # no examples can be seen
 
 
-def test_pictures_are_written_as_png_and_svg(run, out, monkeypatch):
-    monkeypatch.undo()
+def test_pictures_are_written_as_png_and_svg(run, out):
     analyse([run((0, -1, "abc"))], out, attribute="signal")
     assert {path.name for path in out.folder.glob("*.*g")} == {"tested-shares.png", "tested-shares.svg"}
 
 
-def test_texts_are_in_a_table(run, out):
-    analyse([run((0, -1, "abcde"), (1, -1, "c"))], out, most=1, n=2, attribute="signal")
-    shown = pd.read_csv(out.folder / "tested-examples.csv")
+def test_texts_are_in_a_table(run, unsaved):
+    analyse([run((0, -1, "abcde"), (1, -1, "c"))], unsaved, most=1, n=2, attribute="signal")
+    shown = pd.read_csv(unsaved.folder / "tested-examples.csv")
     assert shown["kind"].tolist() == ["member", "opponent", "opponent"]
     assert shown["text"].tolist() == ["text of y", "text of a", "text of b"]
     assert shown["attribute_signal"].tolist() == [False, True, True]
-    assert [picture["file"] for picture in out.pictures] == ["tested-shares"]
-    assert len(out.sentences) == 2  # nothing about pictures
+    assert [picture["file"] for picture in unsaved.pictures] == ["tested-shares"]
+    assert len(unsaved.sentences) == 2  # nothing about pictures
 
 
-def test_a_slice_that_nothing_harms_has_proponents_alone(run, out):
-    numbers = analyse([run((0, 1, "ab"))], out, attribute="signal")
-    assert value(numbers, "share_of_proponents", 1) == 1.0
+def test_a_slice_that_nothing_harms_has_proponents_alone(run, unsaved):
+    numbers = analyse([run((0, 1, "ab"))], unsaved, attribute="signal")
+    assert value(numbers, "share_of_proponents", slice=1) == 1.0
     assert "share_of_opponents" not in set(numbers["measure"])
-    assert out.sentences == []
+    assert unsaved.sentences == []
 
 
-def test_a_run_without_opponents_is_said_and_the_others_are_counted(run, finished_run, out):
-    numbers = analyse([run((0, -1, "a")), finished_run(EXAMPLES, [[1], [0]], method="gmm")], out, attribute="signal")
-    assert "gmm: there are no opponents." in out.sentences
+def test_a_run_without_opponents_is_said_and_the_others_are_counted(run, finished_run, unsaved):
+    numbers = analyse(
+        [run((0, -1, "a")), finished_run(EXAMPLES, [[1], [0]], method="gmm")], unsaved, attribute="signal"
+    )
+    assert "gmm: there are no opponents." in unsaved.sentences
     assert set(numbers["method"]) == {"spotlight"}
 
 
-def test_a_run_that_found_no_slices_is_no_mistake(finished_run, out):
+def test_a_run_that_found_no_slices_is_no_mistake(finished_run, unsaved):
     asked = {"evaluation": {"score_split": "test", "opponents": 50, "opponents_from": "train"}}
-    numbers = analyse([finished_run(EXAMPLES, np.zeros((2, 0)), definition=asked)], out, attribute="signal")
+    numbers = analyse([finished_run(EXAMPLES, np.zeros((2, 0)), definition=asked)], unsaved, attribute="signal")
     assert numbers.empty
-    assert out.sentences == ["spotlight: there are no opponents."]
+    assert unsaved.sentences == ["spotlight: there are no opponents."]
 
 
-def test_runs_that_sought_no_opponents_are_refused(finished_run, out):
+def test_runs_that_sought_no_opponents_are_refused(finished_run, unsaved):
     with pytest.raises(InvalidInput, match=r"make them with evaluation\.opponents=50"):
-        analyse([finished_run(EXAMPLES, [[1], [0]])], out)
+        analyse([finished_run(EXAMPLES, [[1], [0]])], unsaved)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +177,12 @@ def test_runs_that_sought_no_opponents_are_refused(finished_run, out):
         ({"k": 0}, "k is 0, .* expected at least 1"),
     ],
 )
-def test_mistakes_name_what_there_is(run, out, options, message):
+def test_mistakes_name_what_there_is(run, unsaved, options, message):
     with pytest.raises(InvalidInput, match=message):
-        analyse([run((0, -1, "a"))], out, **options)
+        analyse([run((0, -1, "a"))], unsaved, **options)
 
 
-def test_data_that_are_not_here_are_said(run, out, tmp_path, monkeypatch):
+def test_data_that_are_not_here_are_said(run, unsaved, tmp_path, monkeypatch):
     monkeypatch.setenv("SLICEBENCH_DATA", str(tmp_path / "nowhere"))
     of_bone_age = {
         "dataset": {"_target_": "experiments.loaders.bone_age.BoneAge"},
@@ -202,10 +190,10 @@ def test_data_that_are_not_here_are_said(run, out, tmp_path, monkeypatch):
         "fingerprint": "",
     }
     tested = {name: values[5:] for name, values in EXAMPLES.items()}
-    numbers = analyse([run((0, -1, "a"), examples=tested, definition=of_bone_age)], out, attribute="signal")
+    numbers = analyse([run((0, -1, "a"), examples=tested, definition=of_bone_age)], unsaved, attribute="signal")
     assert numbers.empty
-    assert out.sentences[0].startswith("spotlight: opponents are not counted: ")
-    assert "boneage-training-dataset.csv is missing" in out.sentences[0]
+    assert unsaved.sentences[0].startswith("spotlight: opponents are not counted: ")
+    assert "boneage-training-dataset.csv is missing" in unsaved.sentences[0]
 
 
 @pytest.fixture
@@ -222,7 +210,7 @@ def sheets(out, monkeypatch):
     return drawn
 
 
-def test_members_stand_beside_their_opponents(finished_run, out, sheets):
+def test_members_stand_beside_their_opponents(finished_run, unsaved, sheets):
     digits = Digits().load(Path(), seed=0)
     ids, harmful = digits.split("test").example_ids, digits.split("train").example_ids
     n = len(ids)
@@ -239,7 +227,7 @@ def test_members_stand_beside_their_opponents(finished_run, out, sheets):
             "fingerprint": digits.fingerprint,
         },
     )
-    analyse([run], out)
+    analyse([run], unsaved)
     ((images, texts, shows),) = sheets
     assert len(images) == 3 * (1 + 4)
     assert shows == "digits"
@@ -251,7 +239,9 @@ def test_members_stand_beside_their_opponents(finished_run, out, sheets):
     assert [texts[4 + 2 * at] for at in range(4)] == first
 
 
-def test_what_was_planted_into_training_images_is_counted_and_seen(finished_run, out, sheets, tmp_path, monkeypatch):
+def test_what_was_planted_into_training_images_is_counted_and_seen(
+    finished_run, unsaved, sheets, tmp_path, monkeypatch
+):
     folder = tmp_path / "data/boneage/boneage-training-dataset"
     folder.mkdir(parents=True)
     rows = [f"{1000 + i},{(12, 60, 120, 168, 200)[i % 5]},False" for i in range(20)]
@@ -275,10 +265,10 @@ def test_what_was_planted_into_training_images_is_counted_and_seen(finished_run,
             "fingerprint": dataset.fingerprint,
         },
     )
-    numbers = analyse([run], out, attribute="signal", n=3)
-    assert value(numbers, "share_of_opponents", 1) == len(planted) / (len(planted) + 1) == 2 / 3
+    numbers = analyse([run], unsaved, attribute="signal", n=3)
+    assert value(numbers, "share_of_opponents", slice=1) == len(planted) / (len(planted) + 1) == 2 / 3
     assert value(numbers, "share_of_split") == 0.2
-    assert value(numbers, "label_of_opponents", 1, "early or mid-puberty") == 2 / 3
+    assert value(numbers, "label_of_opponents", slice=1, group="early or mid-puberty") == 2 / 3
     ((images, texts, _),) = sheets
     assert [image.max() > 200 for image in images[3:]] == [True, True, False]
     assert texts[-6:] == ["early or mid-…", "signal=True"] * 2 + [texts[-2], "signal=False"]

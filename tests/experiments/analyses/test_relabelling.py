@@ -8,6 +8,7 @@ import torch
 from evaluation.scores import score
 from experiments.analyses.relabelling import analyse
 from methods.contract import InvalidInput, ModelOutputs, Slices
+from tests.experiments.analyses.reading import the_one
 
 # the first two examples are cats, the next two dogs
 EXAMPLES = {
@@ -35,13 +36,6 @@ def scores(problem, f1, chosen=0, protocol="worst_slice"):
 
 
 @pytest.fixture
-def unsaved(out, monkeypatch):
-    """The same without files of pictures, which take the longest."""
-    monkeypatch.setattr("experiments.drawing.save", lambda figure, path: None)
-    return out
-
-
-@pytest.fixture
 def relabelled(finished_run):
     """A run: by problem its slices, F1 and the index of the slice that was chosen."""
 
@@ -55,8 +49,7 @@ def relabelled(finished_run):
 
 
 def row(numbers, measure, group="all"):
-    (found,) = numbers[(numbers["measure"] == measure) & (numbers["group"] == group)].to_dict("records")
-    return found
+    return the_one(numbers, measure, group=group)
 
 
 def test_means_and_the_median_are_over_problems(relabelled, unsaved):
@@ -155,20 +148,15 @@ def test_each_corruption_has_pictures_of_its_own(relabelled, out):
     assert all(picture["shows"] is None for picture in out.pictures)
 
 
-def test_the_highest_median_is_on_top_and_variants_are_told_apart(relabelled, unsaved, monkeypatch):
-    drawn = {}
-
-    def keep(figure, name, caption, shows=None):
-        drawn[name] = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-
-    monkeypatch.setattr(unsaved, "picture", keep)
+def test_the_highest_median_is_on_top_and_variants_are_told_apart(relabelled, unsaved, figures):
     runs = [
         relabelled({"cat draw 0": (columns(CAT), 0.1)}, method="gmm"),
         relabelled({"cat draw 0": (columns(CAT), 0.2)}, variant="size=2"),
         relabelled({"cat draw 0": (columns(CAT), 0.9)}),
     ]
     analyse(runs, unsaved)
-    assert drawn["boxes"] == ["spotlight", "spotlight size=2", "gmm"]
+    labels = [text.get_text() for text in figures[0].axes[0].get_yticklabels()]
+    assert labels == ["spotlight", "spotlight size=2", "gmm"]
 
 
 def test_the_best_and_those_not_told_apart_from_it_are_said(relabelled, unsaved):
