@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECORD, ANALYSIS = "experiment.json", "analysis"
+# what an experiment's record has: how it was asked for, its runs, and what is to be made of them
+WRITTEN = ("experiment", "scale", "command", "stand_ins", "notes", "analyses", "runs", "refused", "missing")
 # a number and what it is of; what does not apply is empty
 COLUMNS = (
     *("analysis", "measure", "dataset", "model", "embedding", "corruption", "method", "variant", "split"),
@@ -123,7 +125,11 @@ def _chosen(runs: Sequence[FinishedRun], wanted: Mapping[str, Sequence[str]]) ->
 def read_record(folder: Path) -> dict[str, Any]:
     """What `slicebench run experiment=...` wrote down of the experiment in this folder."""
     try:
-        return json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text())
+        absent = next((name for name in WRITTEN if name not in record), None)
+        if absent is not None:
+            raise ValueError(f"it has no {absent}")
+        return record
     except FileNotFoundError:
         raise InvalidInput(
             f"{folder} holds no experiment, expected a folder that `slicebench run experiment=...` wrote to"

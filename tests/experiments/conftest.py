@@ -36,6 +36,7 @@ def analysed_experiment(tmp_path: Path) -> Callable[..., Path]:
             "experiment": name,
             "scale": scale,
             "command": f"slicebench run experiment={name} scale={scale}",
+            "stand_ins": [],
             "notes": [],
             "refused": [],
             **others,
@@ -44,7 +45,7 @@ def analysed_experiment(tmp_path: Path) -> Callable[..., Path]:
         shown = [_drawn(folder / "analysis" / file, *what) for file, what in (pictures or {}).items()]
         seconds = {"train": 90.0, "train: waiting for data": 30.0}
         stamp = {"commits": ["abc"], "devices": ["cpu"], "threads": [2], "seconds": seconds, "runs": 1}
-        summary = {"stand_ins": [], "stamp": stamp, "pictures": shown, "tables": [], "sentences": {}, **about}
+        summary = {"stamp": stamp, "pictures": shown, "tables": [], "sentences": {}, **about}
         write_json(folder / "analysis" / "summary.json", summary)
         write_parquet(folder / "analysis" / "numbers.parquet", _numbers(rows))
         return folder
