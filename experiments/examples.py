@@ -57,6 +57,6 @@ def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:
 def _plane(embeddings: np.ndarray) -> np.ndarray:
     n_components = min(2, *embeddings.shape)
     plane = np.zeros((len(embeddings), 2), dtype=np.float32)
-    if len(embeddings) > 1 and embeddings.var() > 0:
+    if len(embeddings) > 1 and np.ptp(embeddings, axis=0).any():
         plane[:, :n_components] = PCA(n_components, svd_solver="full").fit_transform(embeddings.astype(np.float64))
     return plane

@@ -17,6 +17,7 @@ from methods.contract import Slices
 from methods.errors import InvalidInput
 
 NAMES = ("dataset", "model", "embedding", "corruption", "method", "variant")
+NAMES_APART = ("variant", "dataset", "model", "embedding", "corruption", "split")  # what tells apart, beside the method
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class FinishedRun:
 
     @cached_property
     def all_examples(self) -> pd.DataFrame:
-        """`examples.parquet`: id, split, label, prediction, loss, correct, path, text, attribute_<name>, map_x, map_y."""
+        """`examples.parquet`, with the columns of `experiments.examples.examples_table`."""
         return pd.read_parquet(self.folder / "examples.parquet")
 
     @cached_property
@@ -128,11 +129,18 @@ class FinishedRun:
 def titles(runs: list[FinishedRun]) -> list[str]:
     """A short name for each run: its method, and whatever else tells it from the others.
 
-    Two runs that differ only in settings which no name shows get the run's key behind it.
+    Words that all runs have in one place are left out. Two runs that differ only in settings which no name shows get
+    the run's key behind it.
     """
-    differing = [name for name in (*NAMES, "split") if len({run.identity[name] for run in runs}) > 1]
-    shown = [name for name in ("method", "variant", *NAMES, "split") if name in differing or name == "method"]
-    names = [" ".join(filter(None, (run.identity[name] for name in dict.fromkeys(shown)))) for run in runs]
+    columns = [[run.identity["method"] for run in runs], *(_told_apart(runs, n) for n in NAMES_APART)]
+    names = [" ".join(filter(None, words)) for words in zip(*columns, strict=True)]
     twice = {name for name in names if names.count(name) > 1}
     keys = [run.folder.name.rpartition("-")[2] for run in runs]
     return [f"{name} {key}" if name in twice else name for name, key in zip(names, keys, strict=True)]
+
+
+def _told_apart(runs: list[FinishedRun], name: str) -> list[str]:
+    """Of one name of each run, the words that not all of them have."""
+    words = [run.identity[name].split(" ") for run in runs]
+    common = set.intersection(*map(set, words)) if len(runs) > 1 else set(words[0])
+    return [" ".join(word for word in of_run if word not in common) for of_run in words]

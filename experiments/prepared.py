@@ -116,15 +116,18 @@ def orders(arguments: Sequence[str]) -> list[Order]:
     plain = next((name for name, one in zip(names, prepared, strict=True) if one is None), None)
     if plain is not None:
         raise InvalidInput(f"experiment={plain} has no arms of its own: run it by itself")
-    return [_ordered(one, arguments, given) for one in prepared if one is not None]
+    results = [given.get("paths.results")] * len(names)
+    if len(names) > 1 and results[0]:  # else each would write over what is made of the other
+        results = [f"{results[0]}/{name}" for name in names]
+    asked = zip(prepared, results, strict=True)
+    return [_ordered(one, arguments, given, folder) for one, folder in asked if one is not None]
 
 
-def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str]) -> Order:
+def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str], results: str | None) -> Order:
     options = [a for a in arguments if not _is_override(a)]
-    datasets = dict.fromkeys(_of("dataset", arm) for arm in _chosen(experiment.arms["full"], given))
-    scale, why = (checked_scale(given["scale"]), "asked for") if "scale" in given else best_scale(tuple(datasets))
+    scale, why = _scale_for(_chosen(experiment.arms["full"], given), given)
     arms = _chosen(experiment.arms[scale], given)
-    folder = Path(given.get("paths.results", f"{RESULTS}/{experiment.name}-{scale}"))
+    folder = Path(results or f"{RESULTS}/{experiment.name}-{scale}")
     own = {"experiment": experiment.name, "scale.name": scale, "paths.results": str(folder)}
     rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(arms)}]
     commands = []
@@ -138,6 +141,19 @@ def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str,
     again = " ".join(["slicebench run", f"experiment={experiment.name}", f"scale={scale}", *own_words])
     substituted = tuple(stand_ins(scale, list(dict.fromkeys(_of("dataset", arm) for arm in arms))))
     return Order(experiment, scale, why, folder, substituted, again, tuple(commands))
+
+
+def _scale_for(arms: Sequence[Sequence[str]], given: Mapping[str, str]) -> tuple[str, str]:
+    """The scale that was asked for, else the one that this machine is up to; and why."""
+    if "scale" in given:
+        return checked_scale(given["scale"]), "asked for"
+    return best_scale([(_of("dataset", arm), _data_settings(arm)) for arm in arms])
+
+
+def _data_settings(arm: Sequence[str]) -> dict[str, Any]:
+    """What an arm sets of its data set, of several values the first."""
+    given = {key.removeprefix("dataset."): value for key, value in map(_split, arm) if key.startswith("dataset.")}
+    return {key: yaml.safe_load(value.split(",")[0]) for key, value in given.items()}
 
 
 def _arms(lines: Sequence[Any], scale: str) -> tuple[tuple[str, ...], ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,16 +35,30 @@ def stand_ins(scale: str, datasets: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def best_scale(datasets: Sequence[str]) -> tuple[str, str]:
-    """The scale that this machine is up to, and why: `full` where there are a GPU and all of the paper's data."""
+def best_scale(data: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, str]:
+    """The scale that this machine is up to, and why: `full` where there are a GPU and all of the paper's data.
+
+    Parameters
+    ----------
+    data : sequence of (str, mapping)
+        Data sets and their settings at scale=full. Those that are made here, such as suites, count as there.
+    """
     import torch
 
     from experiments.check import look, read_recipe
 
     if not torch.cuda.is_available():
         return "here", "this machine has no GPU"
-    for name in datasets:
-        finding = look(read_recipe(name, {}), data_root())
-        if finding["state"] != "found":
-            return "here", f"{name}: {finding['note']}"
+    for name, given in data:
+        recipe = read_recipe(name, {**_own_settings("full", name), **given})
+        if not recipe.missing and recipe.source is not None:
+            finding = look(recipe, data_root())
+            if finding["state"] != "found":
+                return "here", f"{name}: {finding['note']}"
     return "full", "a GPU and all data are there"
+
+
+def _own_settings(scale: str, dataset: str) -> dict[str, Any]:
+    """What a scale sets of a data set."""
+    option = scale_file(scale, dataset)
+    return {} if option is None else yaml.safe_load((FOLDER / f"{option}.yaml").read_text()).get("dataset", {})

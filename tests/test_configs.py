@@ -17,6 +17,7 @@ CONFIGS = [name for name in FILES if not name.startswith("suite/")]  # those are
 IN_GROUPS = [name for name in CONFIGS if "/" in name]
 PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
 VARIANTS = ("tracking/offline", "evaluation/stored")  # of another file of their group
+ANYTHING = ("experiment", "scale")  # groups that set other groups' keys
 # what a config leaves for the user to say
 REQUIRED = {
     "dataset/image_folder": ["dataset.path=any"],
@@ -33,16 +34,18 @@ REQUIRED = {
 
 def test_the_list_of_configs_is_not_empty():
     assert "config" in CONFIGS
-    assert {name.split("/")[0] for name in IN_GROUPS} == {*COMPONENTS, *PLAIN, "experiment"}
+    assert {name.split("/")[0] for name in IN_GROUPS} == {*COMPONENTS, *PLAIN, *ANYTHING}
 
 
 @pytest.mark.parametrize("name", IN_GROUPS)
 def test_every_config_composes_and_binds_to_its_target(name, settings_of):
     override = name.replace("/", "=", 1)
-    assert settings_of(override, *REQUIRED.get(name, [])).seeds == Seeds()
+    group, *_, last = name.split("/")
+    dataset = [f"dataset={last}"] if group == "scale" else []  # which it sets
+    assert settings_of(override, *dataset, *REQUIRED.get(name, [])).seeds == Seeds()
 
 
-@pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.split("/")[0] != "experiment"])
+@pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.split("/")[0] not in ANYTHING])
 def test_a_yaml_has_the_fields_of_its_target_and_no_others(name):
     group = name.split("/")[0]
     values = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
@@ -66,7 +69,7 @@ def test_an_experiment_says_on_its_second_line_how_to_run_it(name):
     assert lines[2].startswith("# ")
 
 
-@pytest.mark.parametrize("name", [name for name in IN_GROUPS if not name.startswith("experiment/")])
+@pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.split("/")[0] not in ANYTHING])
 def test_the_yaml_s_values_are_the_defaults_of_its_target(name):
     """Else `Spotlight()` in a notebook and `method=spotlight` on the command line would be two methods."""
     group = name.split("/")[0]

@@ -94,7 +94,7 @@ def run_of_an_experiment(slicebench):
     assert slicebench("run", "method=highest_loss", "model.training.epochs=1", f"paths.results={folder}").exit_code == 0
     (run,) = [path.parent.relative_to(folder).as_posix() for path in folder.rglob("run.json")]
     record = {"experiment": "spotlight/fairface", "scale": "here", "command": "slicebench run experiment=..."}
-    record |= {"notes": [], "refused": [], "missing": [], "runs": [run]}
+    record |= {"stand_ins": [], "notes": [], "refused": [], "missing": [], "runs": [run]}
     write_json(folder / "experiment.json", {**record, "analyses": [{"name": "slices", "options": {}}]})
     return folder
 

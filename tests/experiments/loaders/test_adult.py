@@ -22,7 +22,7 @@ BAR = "|1x3 Cross validator\n"
 def publish(root, train=TRAIN, test=TEST, before_test=BAR):
     """Adult as its publisher lays it out: no header, a blank line at the end."""
     folder = root / "uci"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "adult.data").write_text("\n".join(train) + "\n\n")
     (folder / "adult.test").write_text(before_test + "\n".join(test) + "\n\n")
     return root

@@ -27,12 +27,12 @@ def publish(root, n=1):
     return root
 
 
-def publish_tiny(root, listed=LISTED):
+def publish_tiny(root, listed=LISTED, n=2):
     folder = root / "tiny-imagenet-superclasses"
     for superclass, subclasses in LISTED.items():
         for wnid, _ in subclasses:
             put(folder / "train" / superclass / wnid, 4)
-            put(folder / "val" / superclass / wnid, 2, mode="L")
+            put(folder / "val" / superclass / wnid, n, mode="L")
     (folder / "superclasses.json").write_text(listed if isinstance(listed, str) else json.dumps(listed))
     return root
 

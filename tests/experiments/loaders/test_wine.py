@@ -23,7 +23,7 @@ RED, WHITE = rows_of(5, 12), rows_of(100, 30)
 def publish(root, red=RED, white=WHITE, header=HEADER):
     """Wine quality as its publisher lays it out."""
     folder = root / "uci"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "winequality-red.csv").write_text("\n".join([HEADER, *red]) + "\n")
     (folder / "winequality-white.csv").write_text("\n".join([header, *white]) + "\n")
     return root

@@ -15,28 +15,28 @@ SIZES = {
 @pytest.fixture(scope="session")
 def text_checkpoint(tmp_path_factory):
     """A folder with a network of this class ("BertModel", "DistilBertForSequenceClassification" ...)."""
+    return lambda kind, **config: save_text_checkpoint(tmp_path_factory.mktemp("checkpoint"), kind, **config)
+
+
+def save_text_checkpoint(folder, kind, more_words=(), **config):
     import torch
 
     import experiments.networks.torchvision_beside_torch  # noqa: F401 (before transformers)
 
-    def saved(kind, **config):
-        import transformers
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), *more_words]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    import transformers
 
-        folder = tmp_path_factory.mktemp("checkpoint")
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
-        (folder / "vocab.txt").write_text("\n".join(words))
-        transformers.BertTokenizer(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-        family = kind.split("For")[0].removesuffix("Model")
-        options = {"vocab_size": len(words), "max_position_embeddings": 64, **SIZES[family], **config}
-        torch.manual_seed(0)
-        network = getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**options))
-        for name, parameter in network.named_parameters():
-            if "orm" not in name:  # as large as trained ones, so that errors show
-                torch.nn.init.normal_(parameter, std=0.3)
-        network.save_pretrained(folder)
-        return folder
-
-    return saved
+    transformers.BertTokenizer(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    family = kind.split("For")[0].removesuffix("Model")
+    options = {"vocab_size": len(words), "max_position_embeddings": 64, **SIZES[family], **config}
+    torch.manual_seed(0)
+    network = getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**options))
+    for name, parameter in network.named_parameters():
+        if "orm" not in name:  # as large as trained ones, so that errors show
+            torch.nn.init.normal_(parameter, std=0.3)
+    network.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
