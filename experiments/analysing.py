@@ -177,7 +177,7 @@ def _report(summary: Mapping[str, Any], runs: Sequence[FinishedRun]) -> str:
         f"{', '.join(stamp['commits'])}.",
         "",
     ]
-    lines += [f"- instead of the paper's: {one}" for one in summary["stand_ins"]]
+    lines += [f"- stand-in: {one}" for one in summary["stand_ins"]]
     lines += [f"- {note}" for note in summary["notes"]]
     lines += [f"- refused: {one['overrides']}: {one['reason']}" for one in summary["refused"]]
     notes = dict.fromkeys(note for run in runs for note in run.content.get("dataset_notes", ()))

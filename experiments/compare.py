@@ -72,7 +72,7 @@ class Analysed:
     @property
     def reasons(self) -> list[str]:
         """Why what was measured may differ from what was published."""
-        return [f"instead of the paper's: {one}" for one in self.summary["stand_ins"]] + list(self.summary["notes"])
+        return [f"stand-in: {one}" for one in self.summary["stand_ins"]] + list(self.summary["notes"])
 
 
 def experiment_folders(folder: Path) -> list[Path]:

@@ -104,7 +104,7 @@ def _findings(path: Path) -> dict[str, str]:
 
 def _measured(name: str, content: Mapping[str, Any], folder: str) -> list[str]:
     """The paragraphs on one experiment."""
-    reasons = [f"- instead of the paper's: {_text(one)}" for one in content["stand_ins"]]
+    reasons = [f"- stand-in: {_text(one)}" for one in content["stand_ins"]]
     reasons += [f"- {_text(note)}" for note in content["notes"]]
     reasons += [f"- refused: `{_own_words(one['overrides'])}`: {_text(one['reason'])}" for one in content["refused"]]
     reasons += [f"- not passed on: {_text(caption)}" for caption in content["withheld"]]

@@ -28,7 +28,7 @@ def test_known_reasons_for_a_difference_follow(slicebench, analysed_experiment):
     about = {"stand_ins": ["images of 64 pixels [small]"], "notes": ["Images are normalised here."]}
     folder = analysed_experiment("spotlight/fairface", OBJECTIVES, **about)
     lines = slicebench("collect", str(folder), "--compare").stdout.splitlines()
-    assert "- instead of the paper's: images of 64 pixels [small]" in lines
+    assert "- stand-in: images of 64 pixels [small]" in lines
     assert "- Images are normalised here." in lines
 
 

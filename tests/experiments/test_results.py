@@ -77,7 +77,7 @@ def test_a_section_shows_all_that_a_reader_needs(written, analysed_experiment):
     for part in (
         f"{shows}\n\nChildren stand out.\n\n```\nslicebench run experiment=spotlight/fairface scale=here\n```\n",
         "| objective | 0.811, 0.656, 0.684, 0.567, 0.552 | 0.9, 0.5 | validation images, spotlights of 2% (release,",
-        "- instead of the paper's: small images\n- a note\n- refused: `dataset=fairface method=george`: too few\n",
+        "- stand-in: small images\n- a note\n- refused: `dataset=fairface method=george`: too few\n",
         "![What slices-losses shows.](results/spotlight/fairface/slices-losses.png)\n\n*What slices-losses shows.*",
         "1.5 minutes of work, what was cached before not counted; runs: 1; device: cpu; threads: 2; commit: abc.",
         "[spotlight/fairface.json](results/spotlight/fairface.json)",
