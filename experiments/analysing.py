@@ -93,6 +93,8 @@ def analyse(folder: Path) -> Path:
         )
     runs = [FinishedRun.read(folder / name) for name in record["runs"]]
     out = folder / ANALYSIS
+    for before in out.glob("*"):  # what is no longer made must not be taken for a result
+        before.unlink()
     outputs, frames = [], []
     for analysis in record["analyses"]:
         say(f"{record['experiment']}: {analysis['name']}")
