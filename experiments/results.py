@@ -154,7 +154,7 @@ def _write_pictures(one: Analysed, folder: Path) -> tuple[list[dict[str, str]], 
         if shows is not None and not may_be_shown(shows, one.numbers):
             withheld.append(picture["caption"])
             continue
-        files |= _files(one.folder / ANALYSIS / picture["file"], with_svg=shows is None)
+        files |= _file(one.folder / ANALYSIS / f"{picture['file']}.png")
         attribution = {} if shows is None else {"attribution": ATTRIBUTION[shows]}
         kept.append({"file": f"{picture['file']}.png", "caption": picture["caption"], **attribution})
     for name, content in files.items():
@@ -177,15 +177,11 @@ def may_be_shown(dataset: str, numbers: pd.DataFrame) -> bool:
     return dataset in ATTRIBUTION and bool(words) and all(required <= of_one for of_one in words) and not is_elsewhere
 
 
-def _files(path: Path, with_svg: bool) -> dict[str, bytes]:
-    """The picture as png, and as svg where that is small."""
-    png, svg = (path.with_name(f"{path.name}{suffix}") for suffix in (".png", ".svg"))
+def _file(png: Path) -> dict[str, bytes]:
+    """The picture, small enough to be committed."""
     if not png.exists():
-        raise InvalidInput(f"{png} is missing: slicebench collect {path.parent.parent} --analyse")
-    files = {png.name: _small(png)}
-    if with_svg and svg.exists() and svg.stat().st_size <= LARGEST:
-        files[svg.name] = svg.read_bytes()
-    return files
+        raise InvalidInput(f"{png} is missing: slicebench collect {png.parent.parent} --analyse")
+    return {png.name: _small(png)}
 
 
 def _small(path: Path) -> bytes:

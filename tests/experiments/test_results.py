@@ -169,7 +169,7 @@ def test_pictures_of_examples_are_copied_only_where_they_may_be_passed_on(writte
     analysed_experiment("spotlight/fairface", OBJECTIVES, pictures)
     files = written()
     copied = {name for name in files if name.startswith("results/spotlight/fairface/")}
-    assert {Path(name).name for name in copied} == {"faces.png", "chart.png", "chart.svg"}  # no svg with examples
+    assert {Path(name).name for name in copied} == {"faces.png", "chart.png"}
     content = content_of(files, "spotlight/fairface")
     assert content["withheld"] == ["What films shows."]
     assert content["pictures"][0] == {
@@ -206,7 +206,6 @@ def test_who_may_be_shown(dataset, names, may):
 
 def test_pictures_are_made_to_fit(written, analysed_experiment):
     folder = analysed_experiment("spotlight/fairface", OBJECTIVES, {"large": (600, "fairface"), "small": (100, None)})
-    (folder / "analysis" / "small.svg").write_text("x" * (LARGEST + 1))
     assert (folder / "analysis" / "large.png").stat().st_size > LARGEST
     files = written()
     assert len(files["results/spotlight/fairface/large.png"]) <= LARGEST
@@ -214,7 +213,6 @@ def test_pictures_are_made_to_fit(written, analysed_experiment):
         assert 200 < picture.width == picture.height < 600
     before = (folder / "analysis" / "small.png").read_bytes()
     assert files["results/spotlight/fairface/small.png"] == before
-    assert "results/spotlight/fairface/small.svg" not in files
 
 
 def test_tables_are_not_copied_and_what_is_no_longer_made_is_removed(written, analysed_experiment):
