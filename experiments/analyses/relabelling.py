@@ -13,7 +13,7 @@ import pandas as pd
 from evaluation.comparison import indistinguishable_from_best
 from experiments.analyses._measured import ALL
 from experiments.analyses._names import short_titles
-from experiments.analyses._runs import grouped
+from experiments.analyses._runs import grouped, without
 from experiments.analyses._scores import mean_over_groups
 from experiments.analysing import Output
 from experiments.drawing import OTHER, colour, drawing
@@ -69,8 +69,8 @@ def analyse(runs: Sequence[FinishedRun], out: Output, protocol: str = "worst_sli
 
 
 def _blocks(runs: Sequence[FinishedRun]) -> Iterator[tuple[tuple[str, str], str, list[FinishedRun]]]:
-    """The runs of each data set and corruption, and what tells its files from those of the others."""
-    blocks = grouped(runs, lambda run: (run.identity["dataset"], run.identity["corruption"]))
+    """The runs of each data set and corruption, however many draws, and what tells their files from the others."""
+    blocks = grouped(runs, lambda run: (run.identity["dataset"], without(run.identity["corruption"], "n_seeds")))
     words = {key: " ".join(key).split() for key in blocks}
     shared = set.intersection(*map(set, words.values())) if words else set()
     for key, members in blocks.items():
@@ -170,7 +170,7 @@ def _draw_slices(block: Block, out: Output, title: str, name: str, protocol: str
         panels[1].set_xscale("symlog", linthresh=1)  # an empty slice has a place too
         panels[1].xaxis.set_major_formatter("{x:.0f}")
         panels[1].set_xlim(-0.2, 10 ** np.ceil(np.log10(1 + max(p["size"].max() for _, p in block.values()))))
-        panels[0].set_yticks(range(len(block)), [fill(label, 40) for label in block])
+        panels[0].set_yticks(range(len(block)), [fill(label, 40) for label in _with_counts(block)])
         panels[0].invert_yaxis()
         figure.suptitle(f"{title}: {_counts(block)}", x=0.01, ha="left", fontsize=10)
         figure.supxlabel(
@@ -182,6 +182,12 @@ def _draw_slices(block: Block, out: Output, title: str, name: str, protocol: str
             "highest median F1 is at the top, the dotted line is the median size of the relabelled subclasses."
         )
         out.picture(figure, name, caption)
+
+
+def _with_counts(block: Block) -> list[str]:
+    """The titles of the runs, with the number of their problems where it is smaller than others'."""
+    most = max(len(problems) for _, problems in block.values())
+    return [f"{label} ({len(p)})" if len(p) < most else label for label, (_, p) in block.items()]
 
 
 def _boxes(axes: Any, block: Block, measure: str) -> None:

@@ -16,7 +16,7 @@ from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 
 MEASURED = ("slice", "group", "measure", "value", "n")
-PANEL = ("dataset", "model", "embedding", "corruption", "split")  # what runs share that stand in one panel
+PANEL = ("dataset", "model", "corruption", "split")  # what runs share that stand in one panel
 
 
 def analyse(runs: Sequence[FinishedRun], out: Output, most: int = 10) -> pd.DataFrame:

@@ -159,6 +159,15 @@ def test_the_highest_median_is_on_top_and_variants_are_told_apart(relabelled, un
     assert labels == ["spotlight", "spotlight size=2", "gmm"]
 
 
+def test_methods_with_fewer_draws_stand_in_the_same_picture_with_their_number(relabelled, unsaved, figures):
+    two = {"cat draw 0": (columns(CAT), 0.9), "cat draw 1": (columns(CAT), 0.9)}
+    one = {"cat draw 0": (columns(CAT), 0.1)}
+    few = relabelled(one, method="george", corruption="relabel_subclass n_seeds=1")
+    analyse([relabelled(two), few], unsaved)
+    assert len(figures) == 1
+    assert [text.get_text() for text in figures[0].axes[0].get_yticklabels()] == ["spotlight", "george (1)"]
+
+
 def test_the_best_and_those_not_told_apart_from_it_are_said(relabelled, unsaved):
     found = {
         method: {f"{name} draw 0": (columns(CAT), f1) for name in ("cat", "dog", "owl")}
