@@ -160,7 +160,18 @@ def _arms(lines: Sequence[Any], scale: str) -> tuple[tuple[str, ...], ...]:
     """The arms of one scale; a line that differs between scales stands under their names."""
     own = [line.get(scale) if isinstance(line, Mapping) else line for line in lines]
     arms = [tuple(line.split()) for line in own if line]
-    return tuple(_with(arm, "dataset", name) for arm in arms for name in _of("dataset", arm).split(","))
+    each = [_with(arm, "dataset", name) for arm in arms for name in _of("dataset", arm).split(",")]
+    return tuple(_with(arm, "method", name) for arm in each for name in _methods(arm))
+
+
+def _methods(arm: Sequence[str]) -> list[str]:
+    """The methods of an arm one by one where it has settings of theirs, else all at once.
+
+    Hydra composes a sweep's settings once without what is swept, where they would be those of the default method.
+    """
+    methods = _of("method", arm)
+    has_settings = any(_split(override)[0].startswith("method.") for override in arm)
+    return methods.split(",") if has_settings else [methods]
 
 
 def _chosen(arms: Sequence[tuple[str, ...]], given: Mapping[str, str]) -> list[tuple[str, ...]]:

@@ -339,3 +339,10 @@ def test_a_mistake_in_an_override_is_one_line(slicebench, no_data):
     assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("slicebench: no scale is called 'huge'")
+
+
+def test_methods_with_settings_in_common_are_swept_one_by_one():
+    """Hydra would look for the settings in the default method."""
+    found = [settings_in(c) for c in commands_of("experiment=infembed/coherence", HERE, "dataset=digits")]
+    assert [one["method"] for one in found] == ["infembed", "kmeans", "domino", "random"]
+    assert [one.get("method.n_clusters") for one in found] == ["25", "25", None, None]
