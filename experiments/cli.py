@@ -142,12 +142,16 @@ def run(
 
 
 def _name(failures: Sequence[Failure], n_jobs: int, debug: bool) -> None:
-    """One line for each run of a sweep that failed, below the tracebacks that there are to show."""
+    """One line for each reason why runs of a sweep failed, below the tracebacks that there are to show."""
     for failure in failures:
         if failure.ours or debug:
             typer.echo(failure.trace, err=True)
+    reasons: dict[str, list[str]] = {}
     for failure in failures:
-        typer.echo(f"slicebench: {failure.overrides}: {failure.reason}", err=True)
+        reasons.setdefault(failure.reason, []).append(failure.overrides)
+    for reason, who in reasons.items():
+        others = f" (and {len(who) - 1} others)" if len(who) > 1 else ""
+        typer.echo(f"slicebench: {who[0]}{others}: {reason}", err=True)
     if failures:
         typer.echo(f"slicebench: {len(failures)} of {n_jobs} runs failed", err=True)
         raise typer.Exit(FAILURE if any(failure.ours for failure in failures) else USER_ERROR)

@@ -106,6 +106,7 @@ def _content(one: Analysed, kept: list[dict[str, str]], withheld: list[str]) -> 
     """What is written of an experiment, as json values."""
     summary = {name: one.summary[name] for name in ("experiment", "scale", "stamp", "stand_ins", "notes")}
     refused = [{name: _without_machine(text) for name, text in of_one.items()} for of_one in one.summary["refused"]]
+    numbers = one.numbers.dropna(axis="columns", how="all")
     content = {
         **summary,
         "command": _without_machine(one.summary["command"]),
@@ -113,7 +114,8 @@ def _content(one: Analysed, kept: list[dict[str, str]], withheld: list[str]) -> 
         "pictures": kept,
         "withheld": withheld,
         "comparison": rows_of(one.comparison),
-        "numbers": [_filled(row) for row in rows_of(one.numbers)],
+        "columns": list(numbers),
+        "numbers": [list(row.values()) for row in rows_of(numbers.astype(object).where(numbers.notna(), None))],
     }
     written: dict[str, Any] = portable(plain(content, DIGITS))
     return written
@@ -122,11 +124,6 @@ def _content(one: Analysed, kept: list[dict[str, str]], withheld: list[str]) -> 
 def _without_machine(text: str) -> str:
     """What somebody typed, or was told, may hold the machine's name."""
     return re.sub(rf"\b{re.escape(socket.gethostname())}\b", "HOST", text)
-
-
-def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without what is empty in it."""
-    return {name: value for name, value in row.items() if not pd.isna(value)}
 
 
 def _as_text(content: Mapping[str, Any]) -> str:

@@ -49,7 +49,11 @@ def best_scale(data: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[str, str]
 
     if not torch.cuda.is_available():
         return "here", "this machine has no GPU"
+    looked_at: list[tuple[str, Mapping[str, Any]]] = []
     for name, given in data:
+        if (name, given) in looked_at:  # many arms have the same data
+            continue
+        looked_at.append((name, given))
         recipe = read_recipe(name, {**_own_settings("full", name), **given})
         if not recipe.missing and recipe.source is not None:
             finding = look(recipe, data_root())
