@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 import conf
+from experiments.listing import items
 from experiments.scale import SCALES, best_scale, checked_scale, scale_file, stand_ins
-from methods.errors import InvalidInput
+from methods.errors import InvalidInput, unknown_name
 
 EXPERIMENTS = Path(conf.__path__[0]) / "experiment"
 RESULTS = "outputs/experiments"
@@ -106,10 +107,12 @@ def orders(arguments: Sequence[str]) -> list[Order]:
     Raises
     ------
     InvalidInput
-        Where plain and prepared experiments are mixed, or a scale is none.
+        Where no experiment or scale has such a name, or plain and prepared experiments are mixed.
     """
     given = dict(map(_split, (a for a in arguments if _is_override(a))))
     names = [name for name in given.get("experiment", "").split(",") if name]
+    if not any(argument.startswith(("--config-dir", "-cd")) for argument in arguments):  # which may hold others
+        _check_names(names)
     prepared = [read_prepared(name) for name in names]
     if not any(prepared):
         return []
@@ -121,6 +124,14 @@ def orders(arguments: Sequence[str]) -> list[Order]:
         results = [f"{results[0]}/{name}" for name in names]
     asked = zip(prepared, results, strict=True)
     return [_ordered(one, arguments, given, folder) for one, folder in asked if one is not None]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise with the nearest experiments; Hydra would name those of one folder."""
+    for name in names:
+        if name != "null" and not (EXPERIMENTS / f"{name}.yaml").is_file():
+            known = [item["name"] for item in items("experiments")]
+            raise InvalidInput(unknown_name(f"no experiment is called {name!r}", name, known))
 
 
 def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str], results: str | None) -> Order:

@@ -346,3 +346,10 @@ def test_methods_with_settings_in_common_are_swept_one_by_one():
     found = [settings_in(c) for c in commands_of("experiment=infembed/coherence", HERE, "dataset=digits")]
     assert [one["method"] for one in found] == ["infembed", "kmeans", "domino", "random"]
     assert [one.get("method.n_clusters") for one in found] == ["25", "25", None, None]
+
+
+def test_a_misspelt_experiment_gets_the_nearest_names_of_all():
+    with pytest.raises(
+        InvalidInput, match="no experiment is called 'spotlight/fairfaces'; the nearest are spotlight/fairface"
+    ):
+        orders(["experiment=spotlight/fairfaces"])
