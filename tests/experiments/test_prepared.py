@@ -74,9 +74,14 @@ def test_what_stands_in_is_known_before_anything_runs():
     assert full == ()
 
 
-@pytest.mark.parametrize("wish", ["experiment=demo", "experiment=nowhere", "method=random", "--cfg"])
+@pytest.mark.parametrize("wish", ["experiment=demo", "method=random", "--cfg"])
 def test_what_has_no_arms_is_left_to_hydra(wish):
     assert orders([wish, "dataset=digits"]) == []
+
+
+def test_a_misspelt_experiment_gets_the_nearest_names_of_both_papers():
+    with pytest.raises(InvalidInput, match="no experiment is called 'spotlight/movielen'.*spotlight/movielens"):
+        orders(["experiment=spotlight/movielen", HERE])
 
 
 def test_several_experiments_are_asked_for_at_once():
