@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,10 @@ def _published() -> float:
 def _draw(costs: pd.DataFrame, out: Output, most: int) -> None:
     shown = costs.loc[costs["seconds"].nlargest(most).index.sort_values()]
     seconds, limit = shown["seconds"].to_numpy(float), _published()
-    with drawing(6.4, 0.9 + 0.3 * len(shown)) as (figure, (axes,)):
-        axes.barh(shown["name"], seconds, height=0.7, color=[colour(method) for method in shown["method"]])
+    names = [fill(name, 40) for name in shown["name"]]
+    n_lines = sum(1 + name.count("\n") for name in names)
+    with drawing(6.4, 0.9 + 0.15 * (len(names) + n_lines)) as (figure, (axes,)):
+        axes.barh(names, seconds, height=0.7, color=[colour(method) for method in shown["method"]])
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(10 ** np.floor(np.log10(seconds.min()) - 0.1), 3 * max(limit, seconds.max()))
