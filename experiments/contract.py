@@ -239,6 +239,9 @@ class ModelUnderAudit:
         Of the weights: two models with one key give the same outputs. The pipeline fills it in.
     to_logits : callable, (module, batch) -> Tensor of shape (b, c) or (b, 1)
         The module's output by default.
+    grouped : callable, Tensor of shape (b, outputs) -> Tensor of shape (b, c), optional
+        How outputs of the last linear map become logits, where these are no linear map of its input; `embedding_layer`
+        is then the input of that map.
     to_targets : callable, split -> Tensor with n rows, or None
         What outputs are compared with: the labels by default. None where a split has nothing of the kind.
     to_losses : callable, (logits, targets) -> Tensor of shape (b,), in nats
@@ -259,6 +262,7 @@ class ModelUnderAudit:
     embedding_layer: str
     key: str = ""
     to_logits: Callable[[nn.Module, Tensor], Tensor] = field(default=_logits)
+    grouped: Callable[[Tensor], Tensor] | None = None
     to_targets: Callable[[Split], Tensor | None] = field(default=_labels)
     to_losses: Callable[[Tensor, Tensor], Tensor] = field(default=_cross_entropy)
     to_correct: Callable[[Tensor, Tensor], Tensor] = field(default=_largest_logit)

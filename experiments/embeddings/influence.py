@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from experiments.batches import Batches
 from experiments.cache import Entry
 from experiments.compute import device_of
-from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.contract import Dataset, ModelUnderAudit
 from experiments.embedding import Embedded
 from experiments.inference import Predictions, evaluated_splits
 from experiments.keys import derive
@@ -41,7 +41,8 @@ class Influence:
     Parameters
     ----------
     layers : list of str, optional
-        Modules whose parameters count; where it is left out, the final linear layer, in closed form.
+        Modules whose parameters count; where it is left out, the final linear layer: in closed form, or, where a
+        class is made of several of its outputs (a superclass of ImageNet's), by automatic differentiation of that end.
     krylov_dim : int
         P: Hessian-vector products. At least twice `rank`, or the last directions are not worth much.
     rank : int
@@ -106,6 +107,7 @@ class _Work:
     ) -> None:
         self.influence, self.settings, self.dataset, self.model = influence, settings, dataset, model
         self.predictions, self.device = predictions, device_of(settings.compute)
+        self.in_closed_form = influence.layers is None and model.grouped is None
         self.rows = self._hessian_rows()
         arrays = self._entry("influence_factors", {}).get(self._write_factors)
         self.factors = HessianFactors.from_arrays(arrays, self.device)
@@ -115,7 +117,7 @@ class _Work:
         labels = predictions.split.labels
         if labels is None:
             raise InvalidInput(f"the {name} split has no labels, which influence embeddings depend on")
-        relabel = self._linear(predictions) if self.influence.layers is None else self._table(name, predictions)
+        relabel = self._linear(predictions) if self.in_closed_form else self._table(name, predictions)
         return Embedded(relabel(labels), relabel, self._report())
 
     def _linear(self, predictions: Predictions) -> Callable[[Tensor], Tensor]:
@@ -124,7 +126,7 @@ class _Work:
         return lambda labels: influence.embed(features.to(self.device), self._residuals(logits, labels)).float().cpu()
 
     def _table(self, name: str, predictions: Predictions) -> Callable[[Tensor], Tensor]:
-        fill = partial(self._write_table, predictions.split)
+        fill = partial(self._write_table, predictions)
         table = torch.from_numpy(self._entry("influence", {"split": name}).get(fill)["table"])  # (n, c, D)
         return lambda labels: combine(table, residuals(predictions.logits, labels)).float()
 
@@ -171,9 +173,7 @@ class _Work:
             "seed": derive(self.settings.seeds.training, "start of the Lanczos iteration"),
             "device": self.device,
         }
-        factors = (
-            self._factors_of_linear(options) if self.influence.layers is None else self._factors_of_module(options)
-        )
+        factors = self._factors_of_linear(options) if self.in_closed_form else self._factors_of_module(options)
         for name, values in factors.to_arrays().items():
             np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
@@ -185,22 +185,24 @@ class _Work:
         return LinearInfluence.fit(features, logits, **options).factors
 
     def _factors_of_module(self, options: Mapping[str, Any]) -> HessianFactors:
-        split = self.predictions[self.influence.hessian_split].split
+        predictions = self.predictions[self.influence.hessian_split]
         options = {name: value for name, value in options.items() if name != "device"}  # the module's own
         with self._module() as (module, layers):
-            return ModuleInfluence.fit(module, layers, partial(self._batches, split, self.rows), **options).factors
+            return ModuleInfluence.fit(
+                module, layers, partial(self._batches, predictions, self.rows), **options
+            ).factors
 
-    def _write_table(self, split: Split, folder: Path) -> None:
+    def _write_table(self, predictions: Predictions, folder: Path) -> None:
         """Write the table block by block: (n, c, D) may be larger than memory."""
-        n_classes, at = len(self.dataset.class_names), 0
-        shape = (split.n_examples, n_classes, self.factors.rank)
+        n_examples, n_classes, at = predictions.split.n_examples, len(self.dataset.class_names), 0
+        shape = (n_examples, n_classes, self.factors.rank)
         table = np.lib.format.open_memmap(folder / "table.npy", mode="w+", dtype=np.float32, shape=shape)
-        everything = np.arange(split.n_examples)
-        n_batches = -(-split.n_examples // self.settings.compute.batch_size)
+        everything = np.arange(n_examples)
+        n_batches = -(-n_examples // self.settings.compute.batch_size)
         with self._module() as (module, layers):
             influence = ModuleInfluence(LayerGradients(module, layers), self.factors)
             steps = progress(range(n_batches), "gradients", n_batches)
-            for _, (examples, _) in zip(steps, self._batches(split, everything), strict=True):
+            for _, (examples, _) in zip(steps, self._batches(predictions, everything), strict=True):
                 table[at : at + len(examples)] = influence.table(examples).float().cpu().numpy()
                 at += len(examples)
         table.flush()
@@ -208,16 +210,27 @@ class _Work:
     @contextmanager
     def _module(self) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
         """A module that gives logits, on the device, and the names of the layers in it."""
-        module = _Logits(self.model).to(self.device)
+        whole = self.influence.layers is not None
+        module = (_Logits(self.model) if whole else _GroupedLogits(self.model)).to(self.device)
         try:
-            yield module, tuple(f"module.{name}" for name in self.influence.layers or ())
+            yield module, tuple(f"module.{name}" for name in self.influence.layers or ()) or ("module",)
         finally:
             module.to("cpu")
 
-    def _batches(self, split: Split, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        for examples, labels in Batches(split, self.model, self.settings.compute, rows=rows.tolist()):
+    def _batches(self, predictions: Predictions, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        for examples, labels in self._inputs(predictions, rows):
             assert labels is not None  # `embedded` refuses a split without labels
             yield examples.to(self.device), labels.to(self.device)
+
+    def _inputs(self, predictions: Predictions, rows: np.ndarray) -> Iterable[tuple[Tensor, Tensor | None]]:
+        """What the module takes, with labels: examples, or what inference kept of them where only the head runs."""
+        split, compute = predictions.split, self.settings.compute
+        if self.influence.layers is not None:
+            return Batches(split, self.model, compute, rows=rows.tolist())
+        assert split.labels is not None
+        features, labels = predictions.hidden[self.model.final_hidden], split.labels
+        blocks = torch.from_numpy(rows).split(compute.batch_size)
+        return ((features[block], labels[block]) for block in blocks)
 
 
 class _Logits(nn.Module):
@@ -230,6 +243,19 @@ class _Logits(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         return self._model[0].logits(batch)
+
+
+class _GroupedLogits(nn.Module):
+    """What comes after the input of the final linear layer, in a model whose classes are sums of its outputs."""
+
+    def __init__(self, model: ModelUnderAudit) -> None:
+        super().__init__()
+        assert model.grouped is not None
+        self.module, self._grouped = model.layer(model.embedding_layer), model.grouped
+        self.eval()
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._grouped(self.module(features))
 
 
 def _check_linear(features: Tensor, logits: Tensor, stored: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -53,8 +53,19 @@ def audited(
         preprocess=pixels,
         embedding_layer=f"{head}.input",
         to_logits=partial(_logits, read),
+        grouped=read if isinstance(read, Summed) and isinstance(module.get_submodule(head), nn.Linear) else None,
         embedding_pool="mean",  # over the positions that go into a convolution; into a linear map there go none
     )
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Logits of classes that are made of several of the outputs: the logarithm of the sum of their exponentials."""
+
+    classes: Sequence[Sequence[int]]
+
+    def __call__(self, outputs: Tensor) -> Tensor:
+        return torch.stack([outputs[:, indices].logsumexp(dim=1) for indices in self.classes], dim=1)
 
 
 def _logits(read: Callable[[Tensor], Tensor], module: nn.Module, batch: Tensor) -> Tensor:
@@ -91,7 +102,9 @@ def class_logits(
     """
     first = int(n_outputs == N_CLASSES + 1 and [*output_names[:1]] == [BACKGROUND])
     if dataset.imagenet_classes is not None and n_outputs - first == N_CLASSES:
-        return partial(_summed, [[index + first for index in indices] for indices in dataset.imagenet_classes])
+        groups = [[index + first for index in indices] for indices in dataset.imagenet_classes]
+        alone = all(len(group) == 1 for group in groups)
+        return partial(_chosen, [index for (index,) in groups]) if alone else Summed(groups)
     n_classes, names = len(dataset.class_names), output_names[first:]
     if n_outputs - first != n_classes:
         raise InvalidInput(
@@ -101,10 +114,6 @@ def class_logits(
     columns = [names.index(label) for label in dataset.class_names] if set(names) == set(dataset.class_names) else ()
     columns = [first + column for column in columns or range(n_classes)]
     return _as_they_are if columns == list(range(n_outputs)) else partial(_chosen, columns)
-
-
-def _summed(classes: Sequence[Sequence[int]], outputs: Tensor) -> Tensor:
-    return torch.stack([outputs[:, indices].logsumexp(dim=1) for indices in classes], dim=1)
 
 
 def _chosen(columns: Sequence[int], outputs: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from experiments.embedding import embed
 from experiments.embeddings.influence import Influence, _check_linear
 from experiments.inference import infer
 from experiments.loading import load_dataset
+from experiments.networks.classifiers import Summed
 from experiments.record import read_slices
 from experiments.training import train_or_load
 from methods.contract import InvalidInput, Unsupported
@@ -73,6 +74,21 @@ def test_the_final_layer_in_closed_form_is_the_final_layer_by_autograd(made, own
         values = embed(settings, dataset, model, predictions)["test"].values[:100].double()
         gram.append(values @ values.T)
     assert ((gram[0] - gram[1]).norm() / gram[0].norm()) < 0.02
+
+
+def test_a_head_whose_outputs_are_summed_runs_alone_and_gives_what_the_whole_model_gives(made, own_cache):
+    """As ImageNet's classes are in a superclass: logits are then no linear map of the final hidden layer."""
+    summed = Summed(((0, 1), (1, 2), (2, 3), (3, 4), (4, 0)))
+    values = []
+    for layers in ("null", "[classifier]"):
+        settings, dataset, model, _ = made("model.training.epochs=3", f"embedding.layers={layers}")
+        to_logits = lambda module, batch: summed(module(batch))  # noqa: E731
+        as_summed = {"to_logits": to_logits, "grouped": summed, "embedding_layer": "classifier.input"}
+        model = replace(model, **as_summed, key=f"{model.key}, summed")
+        embedded = embed(settings, dataset, model, infer(settings, dataset, model))["test"]
+        values.append((embedded.values, embedded.relabelled(other_labels(dataset.split("test").labels))))
+    for alone, whole in zip(*values, strict=True):
+        assert (alone - whole).norm() < 1e-3 * whole.norm()
 
 
 def test_relabelled_problems_have_relabelled_embeddings(slicebench):

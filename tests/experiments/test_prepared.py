@@ -80,7 +80,7 @@ def test_what_has_no_arms_is_left_to_hydra(wish):
 
 
 def test_a_misspelt_experiment_gets_the_nearest_names_of_both_papers():
-    with pytest.raises(InvalidInput, match="no experiment is called 'spotlight/movielen'.*spotlight/movielens"):
+    with pytest.raises(InvalidInput, match=r"no experiment is called 'spotlight/movielen'.*spotlight/movielens"):
         orders(["experiment=spotlight/movielen", HERE])
 
 

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from experiments.contract import Dataset, Split
-from experiments.networks.classifiers import class_logits, head_of
+from experiments.networks.classifiers import audited, class_logits, head_of
+from experiments.networks.pixels import Pixels
 from methods.contract import InvalidInput, Unsupported
 
 
@@ -28,6 +31,20 @@ def test_a_background_beside_imagenet_s_classes_is_passed_over():
     torch.testing.assert_close(read(outputs), outputs[:, [4, 6]])
     of_all = class_logits("net", 1001, dataset(tuple(f"{i}" for i in range(1000))), names)
     torch.testing.assert_close(of_all(outputs), outputs[:, 1:])
+
+
+def test_only_classes_of_several_outputs_are_no_linear_map_of_the_hidden_layer():
+    classes = [(0, 1), (2,)], [(0,), (2,)]
+    models = [
+        audited(
+            "net",
+            nn.Sequential(nn.Flatten(), nn.Linear(3, 1000)),
+            Pixels(),
+            replace(dataset(), modality="image", imagenet_classes=part),
+        )
+        for part in classes
+    ]
+    assert [model.grouped is not None for model in models] == [True, False]
 
 
 @pytest.mark.parametrize("names", [(), ("LABEL_0", "LABEL_1"), ("cat", "dog")])
