@@ -90,6 +90,7 @@ OF_ARM = {  # where an arm has them
     "method.sizes": "method.sizes=[4,8]",
     "method.start": "method.n_components=4",
     "evaluation.opponents": "evaluation.opponents=3",
+    "embedding.n_hessian": "embedding.n_hessian=8",
     "corruption": "corruption.n_seeds=1",
 }
 OF_EXPERIMENT = {"spotlight/fairface_sizes": "dataset.slice_size=3,6 method.size=${dataset.slice_size}"}
