@@ -25,9 +25,11 @@ FEW = 12  # values whose colours can be told apart; of more numbers than that, o
 TALLEST = 20  # bars in one picture
 NUMBERED = 6  # percent of a bar, in which a number has room
 ENOUGH = 5  # examples with a value, before anything is said of it
+STANDS_OUT = 3  # standard deviations above what a slice drawn at random has: of many values some are 2 above
 LONGEST = 30  # letters of a value in pictures and sentences
 HALF_WIDTH = 1.96  # of a 95% interval of the normal distribution, in standard errors
 OTHERS = "other values"
+MEAN = "mean_of_attribute"
 LIGHT_GREY, GREY = "#d9d9d9", "#b0b0b0"
 
 Row = dict[str, Any]
@@ -79,12 +81,13 @@ def analyse(
     counted = [_counted(run, attributes) for run in runs]
     numbers = [row for run, counts in zip(runs, counted, strict=True) for row in _of_run(run, attributes, counts)]
     numbers += [row for run in runs for name, wanted in shares.items() for row in _own(run, name, wanted, out)]
-    for name, counts in zip(titles(list(runs)), counted, strict=True):
-        _describe(name, counts, out, most)
+    table = pd.DataFrame(numbers)
+    for name, run, counts in zip(titles(list(runs)), runs, counted, strict=True):
+        _describe(name, counts, _means_of(run, table), out, most)
     for attribute in attributes:
         _draw_shares(runs, counted, attribute, out, most)
     _draw_losses(runs, counted, out)
-    return pd.DataFrame(numbers)
+    return table
 
 
 def _checked(shares: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
@@ -171,8 +174,16 @@ def _means(run: FinishedRun, attribute: str) -> Iterator[Row]:
     for column, chosen in enumerate([np.ones(len(raw), dtype=bool), *run.members().T]):
         known = raw[chosen].dropna()
         if len(known):
-            row = {"group": attribute, "measure": "mean_of_attribute", "value": known.mean(), "n": len(known)}
+            row = {"group": attribute, "measure": MEAN, "value": known.mean(), "n": len(known)}
             yield {**row, **_place(column)}
+
+
+def _means_of(run: FinishedRun, numbers: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one run's means."""
+    if numbers.empty:
+        return pd.DataFrame(columns=["group", "slice", "value"])
+    of_run = (numbers[list(run.identity)] == list(run.identity.values())).all(axis=1)
+    return numbers[of_run & (numbers["measure"] == MEAN)]
 
 
 def _own(run: FinishedRun, measure: str, wanted: Mapping[str, Any], out: Output) -> Iterator[Row]:
@@ -201,25 +212,31 @@ def _say_absent(measure: str, attribute: str, values: pd.Series, names: Sequence
         out.say(sentence)
 
 
-def _describe(name: str, counts: Mapping[str, pd.DataFrame], out: Output, most: int) -> None:
-    """Say which value is most over-represented in each slice."""
+def _describe(name: str, counts: Mapping[str, pd.DataFrame], means: pd.DataFrame, out: Output, most: int) -> None:
+    """Say of each slice which value stands out most, and the means of numbers."""
     for index in range(1, 1 + min(most, _n_slices(counts))):
-        found = max(chain.from_iterable(_raised(index, a, of) for a, of in counts.items()), default=None)
-        if found is not None:
-            _, share, whole, n, what = found
-            out.say(f"{name} slice {index}: {what}, {_percent(share)} against {_percent(whole)} of the split (n={n})")
+        excess, what = max(chain.from_iterable(_raised(index, a, of) for a, of in counts.items()), default=(0.0, ""))
+        if excess > STANDS_OUT:
+            out.say(f"{name} slice {index}: {what}")
+    for attribute, of_one in means.groupby("group", sort=False):
+        whole, slices = of_one["value"].iloc[WHOLE], of_one.iloc[1 : 1 + most]
+        listed = ", ".join(f"{value:.3g} in slice {index:.0f}" for index, value in slices[["slice", "value"]].values)
+        out.say(f"{name}: mean {attribute} {whole:.3g}; {listed or 'no slice with any'}")
 
 
 def _n_slices(counts: Mapping[str, pd.DataFrame]) -> int:
     return max((of.shape[1] - 1 for of in counts.values()), default=0)
 
 
-def _raised(index: int, attribute: str, counts: pd.DataFrame) -> Iterator[tuple[float, float, float, int, str]]:
-    """Values that are commoner in this slice than in the split: ratio, both shares, the slice's size, and the value."""
-    n, whole = int(counts[index].sum()), (counts[WHOLE] / counts[WHOLE].sum()).to_dict()
+def _raised(index: int, attribute: str, counts: pd.DataFrame) -> Iterator[tuple[float, str]]:
+    """Values that are commoner in this slice than in the split: by how many standard deviations of a random slice."""
+    n, of_all, n_all = int(counts[index].sum()), counts[WHOLE].to_dict(), counts[WHOLE].sum()
     for value, count in counts[index].items():
-        if count >= ENOUGH and count / n > whole[value]:
-            yield count / n / whole[value], count / n, whole[value], n, f"{attribute} {_short(str(value))}"
+        whole = of_all[value] / n_all
+        if count >= ENOUGH and count / n > whole:
+            excess = (count - n * whole) / np.sqrt(n * whole * (1 - whole) * (n_all - n) / (n_all - 1))
+            share = f"{_percent(count / n)} against {_percent(whole)} of the split (n={n})"
+            yield float(excess), f"{attribute} {_short(str(value))}, {share}"
 
 
 def _percent(share: float) -> str:

@@ -99,6 +99,7 @@ def test_many_numbers_are_summarised_by_their_mean(finished_run, out):
     in_slice = the_one(numbers, "mean_of_attribute", group="length", slice=1)
     assert (in_slice["value"], in_slice["n"]) == (11.0, 2)
     assert 2 not in set(numbers["slice"])  # nothing is known of its only member
+    assert out.sentences == ["spotlight: mean length 9; 11 in slice 1"]
 
 
 def test_few_numbers_are_counted_by_value(finished_run, out):
@@ -175,15 +176,16 @@ def test_rare_values_have_no_row_where_they_do_not_occur(finished_run, out):
     assert list(in_slice["group"]) == ["title=film 0"]
 
 
-def test_the_most_over_represented_value_of_a_slice_is_said(finished_run, out):
+def test_the_value_that_stands_out_most_in_a_slice_is_said_unless_chance_explains_it(finished_run, out):
     table = {"loss": [1.0] * 100, "correct": [True] * 100}
     table |= {"attribute_age": ["0-2"] * 10 + ["3-9"] * 90, "attribute_race": ["x"] * 50 + ["y"] * 50}
-    first = [*range(6), *range(10, 20)]  # 6 of 16 aged 0-2, all x
-    second = [*range(4), *range(60, 76)]  # only 4 aged 0-2: too few to be said
-    analyse([finished_run(table, members(100, first, second))], out, ["age", "race"])
+    first = [*range(6), *range(10, 15), *range(60, 65)]  # 6 of 16 aged 0-2
+    second = [*range(4), *range(60, 78)]  # only 4 aged 0-2: too few to be said
+    third = [*range(20, 28), *range(60, 72)]  # 60% y: so has one random slice in four
+    analyse([finished_run(table, members(100, first, second, third))], out, ["age", "race"])
     assert out.sentences == [
         "spotlight slice 1: age 0-2, 38% against 10% of the split (n=16)",
-        "spotlight slice 2: race y, 80% against 50% of the split (n=20)",
+        "spotlight slice 2: race y, 82% against 50% of the split (n=22)",
     ]
 
 
