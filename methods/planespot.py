@@ -48,8 +48,10 @@ class PlaneSpot:
     n_columns_ : int
         d, of the embeddings.
     reducer_ : object with transform(X)
+    plane_ : ndarray, shape (n, 2)
+        The map of the examples of the fit.
     low_, span_ : ndarray, shape (2,)
-        What the map was shifted and divided by, so that the examples of the fit lie in [0, 1].
+        What it was shifted and divided by, so that the examples of the fit lie in [0, 1].
     mixture_ : sklearn.mixture.GaussianMixture
     bics_ : dict of int to float
         By number of components.
@@ -89,7 +91,7 @@ class PlaneSpot:
     (3, [False, False, True])
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # the plane is made once for problems that share embeddings
 
     n_slices: int = field(default=5, metadata={"min": 1})
     reduce: Literal["umap", "pca"] = "umap"
@@ -103,16 +105,27 @@ class PlaneSpot:
     seed: int = field(default=0, metadata={"min": 0})
 
     def fit(self, outputs: ModelOutputs) -> Self:
+        return self.fit_embeddings(outputs).fit_losses(outputs)
+
+    def fit_embeddings(self, outputs: ModelOutputs) -> Self:
+        """Learn the plane, which takes nearly all the time and depends on embeddings alone: many problems may share it.
+
+        Examples without a confidence are refused here, before that.
+        """
         self._check(outputs)
-        probabilities = self._probabilities(outputs)  # before the costly part, which needs nothing else
+        self._probabilities(outputs)
         x = double_rows(outputs).numpy()  # (n, d)
         self.n_columns_ = x.shape[1]
         self.reducer_ = self._fitted_reducer(x)
-        plane = self.reducer_.transform(x)  # (n, 2)
-        self.low_ = plane.min(axis=0)
-        ranges = plane.max(axis=0) - self.low_
+        self.plane_ = self.reducer_.transform(x)  # (n, 2)
+        self.low_ = self.plane_.min(axis=0)
+        ranges = self.plane_.max(axis=0) - self.low_
         self.span_ = np.where(ranges > 0, ranges, 1.0)
-        points = self._points(plane, probabilities)
+        return self
+
+    def fit_losses(self, outputs: ModelOutputs) -> Self:
+        """Fit the mixtures to plane and confidence, and rank the components of the best by errors."""
+        points = self._points(self.plane_, self._probabilities(outputs))
         self.mixture_ = self._best_mixture(points)
         self._choose(torch.from_numpy(self.mixture_.predict(points)), outputs)
         return self
