@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def _draw(panels: Mapping[str, Sequence[FinishedRun]], points: Mapping[Path, pd.
     with drawing(max(4.2, 3.2 * columns), 0.8 + 2.6 * rows, rows, columns) as (figure, all_axes):
         for (name, runs), axes in zip(panels.items(), all_axes, strict=False):
             _draw_panel(axes, runs, points)
-            axes.set_title(name)
+            axes.set_title(fill(name, 32))
             axes.set_xlabel("size in % of the split")
         for axes in all_axes[len(panels) :]:
             axes.set_visible(False)
