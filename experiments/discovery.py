@@ -45,7 +45,8 @@ def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slice
         except InvalidInput:
             # one of them is to blame: without the others, each says for itself what is wrong with it
             return {problem.name: _alone(method, problem, seed) for problem in problems}
-        return {problem.name: _predicted(one, problem, seed) for one, problem in zip(fitted, problems, strict=True)}
+        steps = progress(range(len(problems)), "predictions", total=len(problems))
+        return {problems[i].name: _predicted(fitted[i], problems[i], seed) for i in steps}
 
 
 def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDiscoveryMethod]:

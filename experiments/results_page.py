@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,26 @@ def page(to: Path, reasons: Mapping[str, str]) -> str:
         Why what is not in that folder was not measured, by experiment.
     """
     findings = _findings(to / FINDINGS)
-    lines = [HEAD.strip()]
+    files = {name: to / f"{name}.json" for name in shown_experiments()}
+    contents = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    lines = [HEAD.strip(), _overview(findings, contents)]
     for name, summary in shown_experiments().items():
         paper = PAPERS[name.split("/")[0]]
         lines += [f"## {paper}"] if f"## {paper}" not in lines else []
-        path = to / f"{name}.json"
-        measured = _measured(name, json.loads(path.read_text()), to.name) if path.exists() else None
+        measured = _measured(name, contents[name], to.name) if name in contents else None
         lines += [f"### {name}", _text(summary), *([findings[name]] if name in findings else [])]
         lines += measured or [f"Not measured: {reasons[name]}."]
     return "\n\n".join(lines) + "\n"
+
+
+def _overview(findings: Mapping[str, str], measured: Collection[str]) -> str:
+    """All experiments, each with what it shows and the first sentence of what was found."""
+    rows = [["experiment", "what it shows", "what was found here"], ["---"] * 3]
+    for name, summary in shown_experiments().items():
+        found = re.split(r"(?<=\.) ", findings.get(name, ""))[0] if name in measured else "not measured"
+        link = f"[{name}](#{name.replace('/', '')})"  # as GitHub makes anchors of headings
+        rows.append([link, _text(summary), _text(found)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def why_not(name: str, records: Sequence[Mapping[str, Any]]) -> str:

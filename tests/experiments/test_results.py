@@ -86,10 +86,21 @@ def test_a_section_shows_all_that_a_reader_needs(written, analysed_experiment):
         assert part in text
 
 
+def test_the_table_at_the_top_has_the_first_sentence_of_each_finding(written, analysed_experiment):
+    analysed_experiment("spotlight/fairface", OBJECTIVES)
+    TO.mkdir(parents=True)
+    (TO / "findings.yaml").write_text("spotlight/fairface: Children have 0.8. Nothing else has.\n")
+    rows = written()["README.md"].decode().split("\n\n### ")[0].splitlines()
+    (row,) = (row for row in rows if row.startswith("| [spotlight/fairface]"))
+    assert row.startswith("| [spotlight/fairface](#spotlightfairface) | Figures 2")
+    assert row.endswith(" | Children have 0.8. |")
+    assert sum(row.endswith(" | not measured |") for row in rows) == 17
+
+
 def test_every_link_of_the_page_leads_to_a_file(written, analysed_experiment):
     pictures = {"slices-losses": (20, None), "makeup-age, race": (20, None)}
     analysed_experiment("spotlight/fairface", OBJECTIVES, pictures)
-    links = re.findall(r"\]\(([^)]+)\)", written()["README.md"].decode())
+    links = re.findall(r"\]\(([^)#]+)\)", written()["README.md"].decode())
     assert len(links) == 4
     there = [Path("committed") / link.replace("%20", " ").replace("%2C", ",") for link in links]
     assert [path.name for path in there if not path.exists()] == ["published.yaml"]  # beside the page, where it belongs
