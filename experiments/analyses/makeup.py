@@ -22,7 +22,7 @@ from methods.errors import InvalidInput
 
 WHOLE = 0  # the whole split's column, before those of slices 1, 2 ...
 FEW = 12  # values whose colours can be told apart; of more numbers than that, only the mean says anything
-TALLEST = 20  # bars in one picture
+TALLEST = 26  # bars in one picture
 NUMBERED = 6  # percent of a bar, in which a number has room
 ENOUGH = 5  # examples with a value, before anything is said of it
 STANDS_OUT = 3  # standard deviations above what a slice drawn at random has: of many values some are 2 above
@@ -260,13 +260,16 @@ def _draw_shares(
 
 
 def _pictures(groups: Sequence[Sequence[int]], bars: Mapping[int, Bars]) -> Iterator[list[int]]:
-    """The runs of each picture: all with the same examples, or one where these have too many slices."""
+    """The runs of each picture: with the same examples, and no more slices than fit, unless one run alone has more."""
     for group in groups:
-        having = [i for i in group if bars.get(i)]
-        if 1 + sum(len(bars[i]) for i in having) > TALLEST:
-            yield from ([i] for i in having)
-        elif having:
-            yield having
+        chosen: list[int] = []
+        for i in filter(bars.get, group):
+            if chosen and 1 + sum(len(bars[j]) for j in [*chosen, i]) > TALLEST:
+                yield chosen
+                chosen = []
+            chosen.append(i)
+        if chosen:
+            yield chosen
 
 
 def _with_same_examples(runs: Sequence[FinishedRun]) -> list[list[int]]:

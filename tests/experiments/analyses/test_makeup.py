@@ -210,10 +210,11 @@ def test_one_picture_holds_the_slices_of_all_runs_below_the_whole_split(finished
     assert losses["ticks"] == ["age", "0-2 (n=2)", "3-9 (n=3)", "10-19 (n=3)"]
 
 
-def test_more_than_twenty_bars_are_a_picture_for_each_run(finished_run, out, drawn):
+def test_a_picture_takes_whole_runs_until_it_is_full(finished_run, out, drawn):
     many = slices(*[[i % 8] for i in range(11)])
-    analyse([finished_run(examples(), many), finished_run(examples(), many, method="gmm")], out, ["age"], most=10)
-    assert [(one["name"], len(one["ticks"])) for one in drawn] == [("age", 11), ("age-2", 11), ("mean-loss", 4)]
+    runs = [finished_run(examples(), many, method=name) for name in ("spotlight", "gmm", "kmeans")]
+    analyse(runs, out, ["age"], most=10)
+    assert [(one["name"], len(one["ticks"])) for one in drawn] == [("age", 21), ("age-2", 11), ("mean-loss", 4)]
 
 
 def test_runs_on_other_examples_have_a_picture_of_their_own(finished_run, out, drawn):
