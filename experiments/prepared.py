@@ -181,7 +181,7 @@ def _methods(arm: Sequence[str]) -> list[str]:
     Hydra composes a sweep's settings once without what is swept, where they would be those of the default method.
     """
     methods = _of("method", arm)
-    has_settings = any(_split(override)[0].startswith("method.") for override in arm)
+    has_settings = any(_split(override)[0].startswith(("method.", "embedding.")) for override in arm)
     return methods.split(",") if has_settings else [methods]
 
 

@@ -196,8 +196,15 @@ def _labelled(values: pd.DataFrame, runs: Sequence[FinishedRun]) -> pd.DataFrame
     return pd.concat(tables)
 
 
+def _partial(table: pd.DataFrame) -> dict[str, int]:
+    """The methods that lack problems of a cell, with the number that they have: their means are of something else."""
+    counts = table.groupby("label")["problem"].nunique()
+    return {str(label): int(n) for label, n in counts.items() if n < counts.max()}
+
+
 def _best(table: pd.DataFrame) -> BestMethod:
-    """The best method of a cell, and those that cannot be told apart from it."""
+    """The best method of a cell, of those with all its problems, and those that cannot be told apart from it."""
+    table = table[~table["label"].isin(_partial(table))]
     means = table.pivot_table(index="group", columns="label", values="value")
     order = table.groupby("label")["value"].mean().sort_values(ascending=False).index
     return indistinguishable_from_best({str(label): means[label].to_numpy(float) for label in order}, alpha=ALPHA)
@@ -232,6 +239,9 @@ def _say_best(best: BestMethod, table: pd.DataFrame, out: Output, title: str) ->
     alike = ", ".join(best.indistinguishable) or "none"
     mean = table.loc[table["label"] == best.name, "value"].mean()
     out.say(f"{title}: the best is {best.name}, on average {mean:.2f}; not told apart from it: {alike}.")
+    for label, n in _partial(table).items():
+        mean = table.loc[table["label"] == label, "value"].mean()
+        out.say(f"{title}: {label} has scores of {n} problems only, on average {mean:.2f}, and is not compared.")
 
 
 def _say_who_is_missing(table: pd.DataFrame, runs: Sequence[FinishedRun], out: Output, title: str) -> None:
@@ -262,13 +272,15 @@ def _draw(
             axes.set_yticks(range(len(orders[suite])), _ticks(suite, orders[suite], cells, runs))
             axes.set_ylim(len(orders[suite]) - 0.5, -0.5)
         figure.supxlabel(
-            f"{what};\nbars: 95% intervals over groups; hollow: worse than the best of its cell", fontsize=8
+            f"{what};\nbars: 95% intervals over groups; hollow: worse than the best; cross: some problems refused",
+            fontsize=8,
         )
         out.picture(
             figure,
             "precision",
             f"{what[0].upper()}{what[1:]}: the mean of each method in each cell, with 95% intervals over groups of "
-            "problems; methods that can be told apart from the best of a cell are hollow, the best of a suite on top.",
+            "problems; methods that can be told apart from the best of a cell are hollow, those that refused some of "
+            "its problems are crosses, the best of a suite on top.",
         )
 
 
@@ -279,6 +291,7 @@ def _order(table: pd.DataFrame) -> list[str]:
 
 
 def _points(axes: Any, table: pd.DataFrame, order: Sequence[str], best: BestMethod) -> None:
+    partial = _partial(table)
     for label, rows in table.groupby("label"):
         measured, shade, at = (
             mean_over_groups(rows["value"], rows["group"]),
@@ -287,7 +300,8 @@ def _points(axes: Any, table: pd.DataFrame, order: Sequence[str], best: BestMeth
         )
         is_alike = label == best.name or label in best.indistinguishable
         axes.plot([measured["low"], measured["high"]], [at, at], color=shade, lw=1.4)
-        axes.plot(measured["value"], at, "o", color=shade, markersize=4.5, mfc=shade if is_alike else "white")
+        marker = "x" if label in partial else "o"
+        axes.plot(measured["value"], at, marker, color=shade, markersize=4.5, mfc=shade if is_alike else "white")
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks(np.arange(0, 1.01, 0.25), ["0", "", "0.5", "", "1"])
     axes.tick_params(labelsize=8, length=2, labelbottom=True)

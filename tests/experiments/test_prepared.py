@@ -79,11 +79,6 @@ def test_what_has_no_arms_is_left_to_hydra(wish):
     assert orders([wish, "dataset=digits"]) == []
 
 
-def test_a_misspelt_experiment_gets_the_nearest_names_of_both_papers():
-    with pytest.raises(InvalidInput, match=r"no experiment is called 'spotlight/movielen'.*spotlight/movielens"):
-        orders(["experiment=spotlight/movielen", HERE])
-
-
 def test_several_experiments_are_asked_for_at_once():
     first, second = orders(["experiment=spotlight/squad,spotlight/tabular", HERE, "seeds.method=1"])
     assert [first.experiment.name, second.experiment.name] == ["spotlight/squad", "spotlight/tabular"]
@@ -351,6 +346,12 @@ def test_methods_with_settings_in_common_are_swept_one_by_one():
     found = [settings_in(c) for c in commands_of("experiment=infembed/coherence", HERE, "dataset=digits")]
     assert [one["method"] for one in found] == ["infembed", "kmeans", "domino", "random"]
     assert [one.get("method.n_clusters") for one in found] == ["25", "25", None, None]
+
+
+def test_methods_with_settings_of_an_embedding_that_the_default_has_not_are_too():
+    of_tiny = commands_of("experiment=spotlight/synthetic", HERE, "dataset=imagenet_superclass")
+    found = [one["method"] for one in map(settings_in, of_tiny) if "embedding.n_hessian" in one]
+    assert found == ["infembed", "infembed_rule"]
 
 
 def test_a_misspelt_experiment_gets_the_nearest_names_of_all():

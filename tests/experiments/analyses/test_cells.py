@@ -104,6 +104,15 @@ def test_refused_problems_are_counted_where_nothing_is_left_too(suite, unsaved):
     )
 
 
+def test_a_method_that_refused_problems_is_not_called_the_best(suite, unsaved):
+    runs = pair(suite, {"a 1": 0.5, "a 2": 0.4}, {"a 1": 0.3, "a 2": 0.2})
+    analyse([*runs, suite("george", scores({"a 1": None, "a 2": 0.9}))], unsaved)
+    title = "natural images, rare (2 problems, 1 groups)"
+    assert f"{title}: the best is infembed, on average 0.45; not told apart from it: domino." in unsaved.sentences
+    only = f"{title}: george has scores of 1 problems only, on average 0.90, and is not compared."
+    assert only in unsaved.sentences
+
+
 def test_other_protocols_are_shown_under_their_names(suite, unsaved):
     more = [*scores({"a 1": 0.5}), *scores({"a 1": 0.25}, protocol="best_auroc")]
     numbers = analyse([suite("infembed", more), suite("domino", scores({"a 1": 0.5}))], unsaved)
