@@ -29,6 +29,11 @@ papers' data and models, scale `here` what a laptop has: what stands in for them
 first reason for a difference. Published numbers stand in [published.yaml](published.yaml) with source and place;
 `release` is what the authors' stored results or code say. Numbers in a list are of slices, in their order; a dash is
 what is not there. Pictures of data that may not be passed on stay where they were made.
+
+Words: a *spotlight* is a ball in the embedding space, and its *objective* the mean loss in it, weighted by nearness to
+the centre. *The mixture* is a Gaussian mixture. *Opponents* of a slice are training examples that make its loss larger.
+*The rule* splits clusters of influence embeddings until they are small enough or the model is wrong for most of one. A
+*cell* of table 1 is one kind of slice in one kind of data. What a method cannot work on it *refuses*, with the reason.
 """
 
 
