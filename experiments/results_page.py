@@ -32,7 +32,7 @@ what is not there. Pictures of data that may not be passed on stay where they we
 
 Words: a *spotlight* is a ball in the embedding space, and its *objective* the mean loss in it, weighted by nearness to
 the centre. *The mixture* is a Gaussian mixture. *Opponents* of a slice are training examples that make its loss larger.
-*The rule* splits clusters of influence embeddings until they are small enough or the model is wrong for most of one. A
+*The rule* splits clusters of influence embeddings until the model is wrong for most of a part, or the part is small. A
 *cell* of table 1 is one kind of slice in one kind of data. What a method cannot work on it *refuses*, with the reason.
 """
 
