@@ -137,7 +137,7 @@ def _check_names(names: Sequence[str]) -> None:
 def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str], results: str | None) -> Order:
     options = [a for a in arguments if not _is_override(a)]
     scale, why = _scale_for(_chosen(experiment.arms["full"], given), given)
-    arms = _chosen(experiment.arms[scale], given)
+    arms = _for_settings(_chosen(experiment.arms[scale], given), given)
     folder = Path(results or f"{RESULTS}/{experiment.name}-{scale}")
     own = {"experiment": experiment.name, "scale.name": scale, "paths.results": str(folder)}
     rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(arms)}]
@@ -197,6 +197,23 @@ def _chosen(arms: Sequence[tuple[str, ...]], given: Mapping[str, str]) -> list[t
         kept = [_with(arm, key, ",".join(values)) for arm, values in having if values]
         arms = kept or [_without_settings(_with(arm, key, given[key]), key) for arm in arms]
     return list(dict.fromkeys(arms))
+
+
+def _for_settings(arms: list[tuple[str, ...]], given: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The arms with their methods one by one, where the user gives these a setting that no arm has.
+
+    Raises
+    ------
+    InvalidInput
+        Where it is not said of which of several methods: not all have the same settings.
+    """
+    wanted = next((key for key in given if key.startswith("method.") and key not in _keys(arms)), None)
+    if wanted is None:
+        return arms
+    methods = list(dict.fromkeys(name for arm in arms for name in _of("method", arm).split(",")))
+    if len(methods) > 1 and "method" not in given:
+        raise InvalidInput(f"{wanted} is set, but not of which method: add method=NAME, one of {', '.join(methods)}")
+    return [_with(arm, "method", name) for arm in arms for name in _of("method", arm).split(",")]
 
 
 def _keys(arms: Sequence[Sequence[str]]) -> set[str]:

@@ -348,6 +348,18 @@ def test_methods_with_settings_in_common_are_swept_one_by_one():
     assert [one.get("method.n_clusters") for one in found] == ["25", "25", None, None]
 
 
+def test_a_setting_of_a_method_is_given_together_with_the_method():
+    with pytest.raises(
+        InvalidInput, match=r"method.n_slices is set, but not of which method: add method=NAME, one of s"
+    ):
+        orders(["experiment=spotlight/tabular", HERE, "method.n_slices=3"])
+    both = commands_of(
+        "experiment=spotlight/tabular", HERE, "dataset=adult", "method=spotlight,random", "method.n_slices=3"
+    )
+    assert [settings_in(one)["method"] for one in both] == ["spotlight", "random"]
+    assert all(settings_in(one)["method.n_slices"] == "3" for one in both)
+
+
 def test_methods_with_settings_of_an_embedding_that_the_default_has_not_are_too():
     of_tiny = commands_of("experiment=spotlight/synthetic", HERE, "dataset=imagenet_superclass")
     found = [one["method"] for one in map(settings_in, of_tiny) if "embedding.n_hessian" in one]
