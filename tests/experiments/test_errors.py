@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -53,19 +54,22 @@ def test_a_full_disk(act):
     assert "No space left on device: free some space" in reason(write)
 
 
-@pytest.fixture
-def small_files(tmp_path, monkeypatch):
-    """No file may have more than 1000 bytes: libraries meet that as they meet a full disk."""
+@contextmanager
+def small_files():
+    """No file may have more than 1000 bytes, not even pytest's log: libraries meet that as they meet a full disk."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield tmp_path
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_libraries_have_their_own_words_for_it(small_files):
-    numpys = reason(lambda: np.save(small_files / "a.npy", np.zeros(1000)))
-    safetensors = reason(lambda: save_file({"a": torch.zeros(1000)}, small_files / "b"))
+def test_libraries_have_their_own_words_for_it(tmp_path):
+    with small_files():
+        numpys = reason(lambda: np.save(tmp_path / "a.npy", np.zeros(1000)))
+        safetensors = reason(lambda: save_file({"a": torch.zeros(1000)}, tmp_path / "b"))
     assert "No space left on device: free some space" in numpys
     assert "File too large: choose other folders" in safetensors
 
