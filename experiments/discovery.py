@@ -52,9 +52,9 @@ def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slice
 def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDiscoveryMethod]:
     """A fitted copy of the method for each problem.
 
-    All at once where it knows how (`fit_many`). Where it says what it learns from embeddings alone (`fit_embeddings`,
-    then `fit_losses`), that is learned once for all problems that share them: with one seed for all, so that no block
-    of problems depends on another.
+    All at once where it knows how (`fit_many`). Where it says what it learns from embeddings and logits alone
+    (`fit_embeddings`, then `fit_losses`), that is learned once for all problems that share them: with one seed for all,
+    so that no block of problems depends on another.
     """
     seeds = [derive(seed, problem.name) for problem in problems]
     steps = progress(range(len(problems)), "problems", total=len(problems))
@@ -62,7 +62,7 @@ def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDi
         with seeded(derive(seed, *(problem.name for problem in problems))):
             fitted = list(method.fit_many([problem.fit for problem in problems], seeds))
     elif hasattr(method, "fit_embeddings"):
-        shared: dict[int, Any] = {}  # by the tensor itself: relabelled outputs have the same one
+        shared: dict[tuple[int, int], Any] = {}  # by the tensors themselves: relabelled outputs have the same
         fitted = [_fitted_to_shared(method, problems[i].fit, derive(seed, "embeddings"), shared) for i in steps]
     else:
         fitted = [_fitted(with_seed(method, seeds[i]), problems[i], seeds[i]) for i in steps]
@@ -119,8 +119,8 @@ def _fitted(method: Any, problem: Problem, seed: int) -> Any:
         return method.fit(problem.fit)
 
 
-def _fitted_to_shared(method: Any, outputs: ModelOutputs, seed: int, shared: dict[int, Any]) -> Any:
-    at = id(outputs.embeddings)
+def _fitted_to_shared(method: Any, outputs: ModelOutputs, seed: int, shared: dict[tuple[int, int], Any]) -> Any:
+    at = id(outputs.embeddings), id(outputs.logits)
     with seeded(seed):
         if at not in shared:
             shared[at] = with_seed(method, seed).fit_embeddings(outputs)

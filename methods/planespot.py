@@ -108,7 +108,7 @@ class PlaneSpot:
         return self.fit_embeddings(outputs).fit_losses(outputs)
 
     def fit_embeddings(self, outputs: ModelOutputs) -> Self:
-        """Learn the plane, which takes nearly all the time and depends on embeddings alone: many problems may share it.
+        """Learn the plane, and the mixtures too where these do not depend on labels: many problems may share them.
 
         Examples without a confidence are refused here, before that.
         """
@@ -121,12 +121,15 @@ class PlaneSpot:
         self.low_ = self.plane_.min(axis=0)
         ranges = self.plane_.max(axis=0) - self.low_
         self.span_ = np.where(ranges > 0, ranges, 1.0)
+        if self.probability == "prediction":
+            self.mixture_ = self._best_mixture(self._points(self.plane_, self._probabilities(outputs)))
         return self
 
     def fit_losses(self, outputs: ModelOutputs) -> Self:
-        """Fit the mixtures to plane and confidence, and rank the components of the best by errors."""
+        """Rank the components of the best mixture by errors."""
         points = self._points(self.plane_, self._probabilities(outputs))
-        self.mixture_ = self._best_mixture(points)
+        if self.probability == "label":
+            self.mixture_ = self._best_mixture(points)
         self._choose(torch.from_numpy(self.mixture_.predict(points)), outputs)
         return self
 

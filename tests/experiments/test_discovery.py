@@ -10,13 +10,33 @@ from experiments.discovery import fit_all
 from methods.contract import ModelOutputs
 from methods.gmm import GMM
 from methods.kmeans import KMeansSlices
+from methods.planespot import PlaneSpot
+
+SHARING = [
+    GMM(n_slices=2, n_components=4),
+    KMeansSlices(n_slices=2, n_clusters=4),
+    *(
+        PlaneSpot(2, "pca", min_components=3, max_components=5, min_size=1, probability=p)
+        for p in ("prediction", "label")
+    ),
+]
 
 
-def outputs(losses, embeddings):
+def outputs(losses, embeddings, **more):
     n = len(losses)
     return ModelOutputs(
-        tuple(f"{i:02d}" for i in range(n)), embeddings, torch.tensor(losses), torch.ones(n, dtype=torch.bool)
+        tuple(f"{i:02d}" for i in range(n)), embeddings, torch.tensor(losses), torch.tensor(losses) < 0.5, **more
     )
+
+
+def random_problems(names):
+    """Of one model on 80 examples: embeddings and logits are the same, labels and losses are not."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings, logits = torch.randn(80, 3, generator=generator), torch.randn(80, 2, generator=generator)
+    for name in names:
+        losses = torch.rand(80, generator=generator).tolist()
+        labels = torch.randint(0, 2, (80,), generator=generator)
+        yield problem(name, outputs(losses, embeddings, logits=logits, labels=labels))
 
 
 def problem(name, of_it):
@@ -58,20 +78,26 @@ def test_problems_with_embeddings_of_their_own_are_fitted_one_by_one_from_the_sa
     assert len(set(seeds)) == 1
 
 
-@pytest.mark.parametrize("method", [GMM(n_slices=2, n_components=4), KMeansSlices(n_slices=2, n_clusters=4)])
+@pytest.mark.parametrize("method", SHARING)
 def test_a_block_gives_what_its_problems_give_alone(method):
-    generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(80, 3, generator=generator)
-    problems = [problem(name, outputs(torch.rand(80, generator=generator).tolist(), embeddings)) for name in "abc"]
+    problems = list(random_problems("abc"))
     together = [fitted.predict(one.score) for fitted, one in zip(fit_all(method, problems, 1), problems, strict=True)]
     alone = [fit_all(method, [one], 1)[0].predict(one.score) for one in problems]
     assert all(torch.equal(a.members, b.members) for a, b in zip(together, alone, strict=True))
     assert not torch.equal(together[0].members, together[1].members)
 
 
-@pytest.mark.parametrize("method", [GMM(n_slices=2, n_components=4), KMeansSlices(n_slices=2, n_clusters=4)])
+@pytest.mark.parametrize("method", SHARING)
 def test_fit_is_both_halves(method):
-    generator = torch.Generator().manual_seed(0)
-    of_it = outputs(torch.rand(80, generator=generator).tolist(), torch.randn(80, 3, generator=generator))
-    halves = method.fit_embeddings(of_it).fit_losses(of_it).predict(of_it)
-    assert torch.equal(method.fit(of_it).predict(of_it).members, halves.members)
+    (one,) = random_problems("a")
+    halves = method.fit_embeddings(one.fit).fit_losses(one.fit).predict(one.fit)
+    assert torch.equal(method.fit(one.fit).predict(one.fit).members, halves.members)
+
+
+def test_other_logits_are_learned_from_anew():
+    embeddings, method = torch.randn(3, 2), Counting()
+    logits = [torch.randn(3, 2) for _ in range(2)]
+    fit_all(
+        method, [problem(n, outputs([1.0, 0, 0], embeddings, logits=x)) for n, x in zip("ab", logits, strict=True)], 0
+    )
+    assert [what for what, _ in method.log] == ["embeddings", "losses"] * 2
