@@ -99,7 +99,7 @@ def _rows(measure: str, entry: Mapping[str, Any], numbers: pd.DataFrame) -> list
     about |= {name: entry[name] for name in ("source", "place", "measured_on")}
     parts = [_selected(numbers, conditions) for conditions in _steps(measure, entry)]
     if not any(map(len, parts)):
-        return [{**about, "note": NOT_MEASURED}]
+        return [{**about, "note": entry.get("otherwise", NOT_MEASURED)}]
     return [
         {**about, **_measured([_alike(part, setting) for part in parts], entry), "note": _in_words(setting)}
         for setting in _settings(parts)

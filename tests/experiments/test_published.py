@@ -46,7 +46,7 @@ def test_both_papers_are_there():
 @pytest.mark.parametrize(("experiment", "measure"), MEASURES)
 def test_a_number_has_a_source_and_a_place(experiment, measure):
     entry = published()[experiment][measure]
-    assert set(entry) <= {"value", "source", "place", "measured_on", "measured"}
+    assert set(entry) <= {"value", "source", "place", "measured_on", "measured", "otherwise"}
     values = entry["value"] if isinstance(entry["value"], list) else [entry["value"]]
     assert values
     assert all(isinstance(value, int | float) for value in values)
@@ -195,3 +195,9 @@ def test_a_row_without_a_value_was_not_measured(monkeypatch):
 )
 def test_numbers_have_three_digits(value, text):
     assert as_text(value) == text
+
+
+def test_that_nothing_was_measured_may_mean_something(monkeypatch):
+    entry = {"value": 0.2, "measured": {"analysis": "findings"}, "otherwise": "absent: nobody looked"}
+    (row,) = rows_with(entry, monkeypatch=monkeypatch)
+    assert (row["measured"], row["note"]) == (None, "absent: nobody looked")
