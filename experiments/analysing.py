@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import experiments.analyses
 from experiments.console import say
 from experiments.files import write_json, write_parquet, write_text
 from experiments.finished import FinishedRun
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECORD, ANALYSIS = "experiment.json", "analysis"
+WHOLE = ("summary.json", "numbers.parquet", "report.md")  # of all analyses together
 # what an experiment's record has: how it was asked for, its runs, and what is to be made of them
 WRITTEN = ("experiment", "scale", "command", "stand_ins", "notes", "analyses", "runs", "refused", "missing")
 # a number and what it is of; what does not apply is empty
@@ -93,8 +96,7 @@ def analyse(folder: Path) -> Path:
         )
     runs = [FinishedRun.read(folder / name) for name in record["runs"]]
     out = folder / ANALYSIS
-    for before in out.glob("*"):  # what is no longer made must not be taken for a result
-        before.unlink()
+    _forget(out)
     outputs, frames = [], []
     for analysis in record["analyses"]:
         say(f"{record['experiment']}: {analysis['name']}")
@@ -117,6 +119,15 @@ def analyse(folder: Path) -> Path:
     write_json(out / "summary.json", summary)
     write_text(out / "report.md", _report(summary, runs))
     return out
+
+
+def _forget(out: Path) -> None:
+    """Remove what the last time wrote: what is no longer made must not be taken for a result. The user's files stay."""
+    names = {analysis.name for analysis in iter_modules(experiments.analyses.__path__)}
+    for path in out.glob("*"):
+        is_ours = path.name in WHOLE or any(path.name.startswith(f"{name}-") for name in names)
+        if is_ours and path.is_file():
+            path.unlink()
 
 
 def _chosen(runs: Sequence[FinishedRun], wanted: Mapping[str, Sequence[str]]) -> list[FinishedRun]:

@@ -107,6 +107,8 @@ def _content(one: Analysed, kept: list[dict[str, str]], withheld: list[str]) -> 
     summary = {name: one.summary[name] for name in ("experiment", "scale", "stamp", "stand_ins", "notes")}
     refused = [{name: _without_machine(text) for name, text in of_one.items()} for of_one in one.summary["refused"]]
     numbers = one.numbers.dropna(axis="columns", how="all")
+    everywhere = [name for name in numbers if len(numbers) > 1 and numbers[name].nunique(dropna=False) == 1]
+    differing = numbers.drop(columns=everywhere)
     content = {
         **summary,
         "command": _without_machine(one.summary["command"]),
@@ -114,8 +116,9 @@ def _content(one: Analysed, kept: list[dict[str, str]], withheld: list[str]) -> 
         "pictures": kept,
         "withheld": withheld,
         "comparison": rows_of(one.comparison),
-        "columns": list(numbers),
-        "numbers": [list(row.values()) for row in rows_of(numbers.astype(object).where(numbers.notna(), None))],
+        "everywhere": {name: numbers[name].iloc[0] for name in everywhere},  # what all rows of numbers have
+        "columns": list(differing),
+        "numbers": [list(row.values()) for row in rows_of(differing.astype(object).where(differing.notna(), None))],
     }
     written: dict[str, Any] = portable(plain(content, DIGITS))
     return written

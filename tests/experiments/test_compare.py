@@ -108,6 +108,16 @@ def test_analyses_are_run_again_and_compared(slicebench, run_of_an_experiment):
     assert "spotlight/fairface, scale here" in done.stdout
 
 
+def test_an_analysis_removes_what_is_no_longer_made_and_no_file_of_the_user_s(slicebench, run_of_an_experiment):
+    folder = run_of_an_experiment / "analysis"
+    (folder / "mine").mkdir(parents=True)
+    for name in ("slices-of-last-year.png", "notes.txt", "mine/slices.png"):
+        (folder / name).write_text("before")
+    assert slicebench("collect", "outputs", "--analyse").exit_code == 0
+    assert not (folder / "slices-of-last-year.png").exists()
+    assert (folder / "notes.txt").read_text() == (folder / "mine" / "slices.png").read_text() == "before"
+
+
 def test_one_experiment_with_missing_runs_keeps_no_other_back(slicebench, run_of_an_experiment, analysed_experiment):
     broken = analysed_experiment("infembed/covid")
     record = json.loads((broken / "experiment.json").read_text())

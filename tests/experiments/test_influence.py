@@ -79,10 +79,13 @@ def test_the_final_layer_in_closed_form_is_the_final_layer_by_autograd(made, own
 def test_a_head_whose_outputs_are_summed_runs_alone_and_gives_what_the_whole_model_gives(made, own_cache):
     """As ImageNet's classes are in a superclass: logits are then no linear map of the final hidden layer."""
     summed = Summed(((0, 1), (1, 2), (2, 3), (3, 4), (4, 0)))
+
+    def to_logits(module, batch):
+        return summed(module(batch))
+
     values = []
     for layers in ("null", "[classifier]"):
         settings, dataset, model, _ = made("model.training.epochs=3", f"embedding.layers={layers}")
-        to_logits = lambda module, batch: summed(module(batch))  # noqa: E731
         as_summed = {"to_logits": to_logits, "grouped": summed, "embedding_layer": "classifier.input"}
         model = replace(model, **as_summed, key=f"{model.key}, summed")
         embedded = embed(settings, dataset, model, infer(settings, dataset, model))["test"]

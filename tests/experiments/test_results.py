@@ -51,10 +51,13 @@ def test_numbers_have_six_digits_and_no_empty_columns(written, analysed_experime
     rows = [{"measure": "mean_loss", "group": "all", "value": 1 / 3, "n": 5}, {"measure": "size", "value": math.inf}]
     analysed_experiment("spotlight/fairface", rows)
     content = content_of(written(), "spotlight/fairface")
-    first, second = (dict(zip(content["columns"], row, strict=True)) for row in content["numbers"])
+    first, second = (
+        content["everywhere"] | dict(zip(content["columns"], row, strict=True)) for row in content["numbers"]
+    )
     own = {"analysis": "slices", "dataset": "fairface slice_size=100", "method": "spotlight", "split": "test"}
     assert first == {**own, "measure": "mean_loss", "group": "all", "value": 0.333333, "n": 5}
     assert second["value"] is None
+    assert content["everywhere"] == own  # said once
 
 
 def test_the_comparison_and_what_it_was_made_with_are_there(written, analysed_experiment):
