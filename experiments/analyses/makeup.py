@@ -180,8 +180,7 @@ def _means(run: FinishedRun, attribute: str) -> Iterator[Row]:
 
 def _means_of(run: FinishedRun, numbers: pd.DataFrame) -> pd.DataFrame:
     """The rows of one run's means."""
-    if numbers.empty:
-        return pd.DataFrame(columns=["group", "slice", "value"])
+    numbers = numbers.reindex(columns=dict.fromkeys([*numbers, *run.identity, "measure", "group", "slice", "value"]))
     of_run = (numbers[list(run.identity)] == list(run.identity.values())).all(axis=1)
     return numbers[of_run & (numbers["measure"] == MEAN)]
 

@@ -102,6 +102,12 @@ def test_many_numbers_are_summarised_by_their_mean(finished_run, out):
     assert out.sentences == ["spotlight: mean length 9; 11 in slice 1"]
 
 
+def test_the_mean_of_all_is_said_where_a_run_has_no_slices(finished_run, out):
+    table = {"loss": [1.0] * 20, "correct": [True] * 20, "attribute_length": [float(i) for i in range(20)]}
+    analyse([finished_run(table, [[]] * 20)], out, ["length"])
+    assert out.sentences == ["spotlight: mean length 9.5; no slice with any"]
+
+
 def test_few_numbers_are_counted_by_value(finished_run, out):
     run = finished_run(examples(attribute_quality=[3.0, 10.0, np.nan, 3.0, 3.0, 3.0, 3.0, 3.0]), slices([1]))
     groups = analyse([run], out, ["quality"])["group"].unique()
