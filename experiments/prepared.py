@@ -207,7 +207,8 @@ def _for_settings(arms: list[tuple[str, ...]], given: Mapping[str, str]) -> list
     InvalidInput
         Where it is not said of which of several methods: not all have the same settings.
     """
-    wanted = next((key for key in given if key.startswith("method.") and key not in _keys(arms)), None)
+    of_all = {*_keys(arms), "method.label"}  # what an arm has, or every method
+    wanted = next((key for key in given if key.startswith("method.") and key not in of_all), None)
     if wanted is None:
         return arms
     methods = list(dict.fromkeys(name for arm in arms for name in _of("method", arm).split(",")))

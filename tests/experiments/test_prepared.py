@@ -358,6 +358,7 @@ def test_a_setting_of_a_method_is_given_together_with_the_method():
     )
     assert [settings_in(one)["method"] for one in both] == ["spotlight", "random"]
     assert all(settings_in(one)["method.n_slices"] == "3" for one in both)
+    assert commands_of("experiment=spotlight/tabular", HERE, "method.label=mine")  # every method has one
 
 
 def test_methods_with_settings_of_an_embedding_that_the_default_has_not_are_too():
