@@ -66,6 +66,10 @@ class Failure:
 
 def launch(arguments: Sequence[str], dry_run: bool) -> list[Path | Failure | None]:
     """Let Hydra start the jobs that these arguments ask for: each one's run folder, or why it failed."""
+    if any(argument.startswith("hydra/launcher=") for argument in arguments):
+        from experiments.slurm import use_sweep_jobs  # submitit is wanted for nothing else
+
+        use_sweep_jobs()
     with _returned() as jobs, patch.object(sys, "argv", ["slicebench", *arguments]):
         # the plain function: a decorated one is pickled by value, and its module never imported in a worker
         task = plan_job if dry_run else run_job
