@@ -17,6 +17,7 @@ import experiments.analyses
 from experiments.console import say
 from experiments.files import write_json, write_parquet, write_text
 from experiments.finished import FinishedRun
+from experiments.runs import commit_of
 from methods.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -168,15 +169,9 @@ def _stamp(runs: Sequence[FinishedRun]) -> dict[str, Any]:
                 continue
             seconds[stage] = seconds.get(stage, 0.0) + spent
     devices = sorted({str(run.content["device"]) for run in runs})
-    commits = sorted({_commit(run.content["git"]) for run in runs})
+    commits = sorted({commit_of(run.content) for run in runs})
     threads = sorted({int(run.content["threads"]) for run in runs})
     return {"commits": commits, "devices": devices, "threads": threads, "seconds": seconds, "runs": len(runs)}
-
-
-def _commit(git: Mapping[str, Any] | None) -> str:
-    if not git:
-        return "unknown"
-    return f"{str(git.get('commit'))[:12]}{' and changes' if git.get('dirty') else ''}"
 
 
 def _report(summary: Mapping[str, Any], runs: Sequence[FinishedRun]) -> str:

@@ -124,15 +124,15 @@ def run(
     arguments = _overrides_last(context.args)
     with explained(debug):
         _check_folders(import_path or [])
-        from experiments.jobs import IMPORT_PATH, Failure, launch
+        from experiments.jobs import IMPORT_PATH, Failure
+        from experiments.launching import launch
         from experiments.prepared import orders
 
         os.environ[IMPORT_PATH] = os.pathsep.join(str(folder.resolve()) for folder in import_path or [])
         if prepared := orders(arguments):
             from experiments.rerun import rerun
 
-            rerun_ = [rerun(order, dry_run) for order in prepared]
-            _name([failure for failed, _ in rerun_ for failure in failed], sum(n for _, n in rerun_), debug)
+            _name(*rerun(prepared, dry_run), debug)
             return
         results = launch(arguments, dry_run)
         failures = [result for result in results if isinstance(result, Failure)]
@@ -144,7 +144,7 @@ def run(
 def _name(failures: Sequence[Failure], n_jobs: int, debug: bool) -> None:
     """One line for each reason why runs of a sweep failed, below the tracebacks that there are to show."""
     for failure in failures:
-        if failure.ours or debug:
+        if failure.trace and (failure.ours or debug):
             typer.echo(failure.trace, err=True)
     reasons: dict[str, list[str]] = {}
     for failure in failures:
@@ -170,12 +170,24 @@ def _check_folders(import_path: Sequence[Path]) -> None:
 
 
 @app.command()
-def status(folder: Folder = Path("outputs"), as_json: AsJson = False, debug: Debug = False) -> None:
-    """How far each run is: done, running, failed or killed. Exit code 0 only where all are done or running."""
-    with explained(debug):
-        from experiments.status import show_status
+def status(
+    folder: Folder = Path("outputs"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, until no run is left to wait for.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """How far each run is: done, running, failed, killed or, of a sweep, missing; and what finishes the sweep.
 
-        ok = show_status(folder, as_json)
+    Exit code 0 only where all are done or running.
+    """
+    with explained(debug):
+        from experiments.status import show_status, watch_status
+
+        if watch and as_json:
+            raise InvalidInput("--watch is for people to look at, --json for programs: take one of them")
+        ok = watch_status(folder) if watch else show_status(folder, as_json)
     raise typer.Exit(0 if ok else FAILURE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from experiments.files import write_atomically, write_parquet, write_text
 from experiments.keys import key_of
 from experiments.leaderboard import OCCASION, Bootstrap, compare, differences, leaderboard
 from experiments.runs import COLUMNS as TIDY
-from experiments.runs import Run, check_unchanged, find_runs
+from experiments.runs import Results, Run, check_unchanged, commit_of, find_results
 from experiments.tables import PRINTED, Report, markdown, print_leaderboard
 from methods.errors import InvalidInput
+
+NAMED = 10  # runs that are not in the table, at most
 
 
 def collect(folder: Path, confidence: float | None, resamples: int | None, as_json: bool) -> None:
@@ -26,7 +29,8 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     InvalidInput
         Where there is no finished run, or a run folder was changed by hand.
     """
-    runs = find_runs(folder)
+    results = find_results(folder)
+    runs = results.runs
     done = [run for run in runs if run.state == "done"]
     if not done:
         raise InvalidInput(f"{folder} holds no finished run ({len(runs)} unfinished): `slicebench status {folder}`")
@@ -48,7 +52,7 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     else:
         print_leaderboard(report)
         print(f"results: {out}")
-    _say_what_is_missing(runs)
+    _say_what_is_missing(results)
 
 
 def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | None) -> Bootstrap:
@@ -105,7 +109,14 @@ def _details(run: Run) -> dict[str, str]:
     return {f"{g}.{name}": json.dumps(value) for g in groups for name, value in definition[g].items()}
 
 
-def _say_what_is_missing(runs: Sequence[Run]) -> None:
-    missing = [run for run in runs if run.state != "done"]
-    if missing:
-        say(f"not in the table: {', '.join(f'{run.name} ({run.state})' for run in missing)}")
+def _say_what_is_missing(results: Results) -> None:
+    """What the table would hold if all were done, and whether one code made what it holds."""
+    others = [f"{run.name} ({run.state})" for run in results.runs if run.state != "done"]
+    others += [f"{one.run or ' '.join(one.overrides)} (missing)" for one in results.missing]
+    if others:
+        more = f" and {len(others) - NAMED} others" if len(others) > NAMED else ""
+        say(f"not in the table: {', '.join(others[:NAMED])}{more}")
+    commits = Counter(commit_of(run.content) for run in results.runs if run.state == "done")
+    if len(commits) > 1:
+        counted = ", ".join(f"{n} by {commit}" for commit, n in commits.most_common())
+        say(f"runs were made by several commits, which count as one version of the code: {counted}")

@@ -58,6 +58,11 @@ def explanation(error: BaseException) -> str | None:
     return None
 
 
+def line_of(error: BaseException) -> str:
+    """One line about an error: the explanation's first, else what and which it is."""
+    return next(iter((explanation(error) or f"{type(error).__name__}: {error}").splitlines()))
+
+
 def _about_files(error: OSError) -> str | None:
     code = error.errno
     if code is None:

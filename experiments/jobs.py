@@ -8,28 +8,23 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from typing import Any, TypeVar
 
-import hydra
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
-from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 import conf  # noqa: F401 (before folders of the user's are on the path, one of which may have such a name)
 import evaluation  # noqa: F401
-from experiments.errors import explanation
+from experiments.errors import explanation, line_of
 from experiments.plan import plan
 from experiments.run import run
 from methods.errors import Unsupported
 
 IMPORT_PATH = "SLICEBENCH_IMPORT_PATH"  # the user's folders, for worker processes too
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Failure:
     ours : bool
         Whether nothing that the user gave explains it.
     trace : str
-        The traceback.
+        The traceback; empty where there is none to show.
     error : Exception, optional
         None where the job ran in another process.
     """
@@ -64,39 +59,27 @@ class Failure:
         return Failure, plain  # not every exception can be pickled
 
 
-def launch(arguments: Sequence[str], dry_run: bool) -> list[Path | Failure | None]:
-    """Let Hydra start the jobs that these arguments ask for: each one's run folder, or why it failed."""
-    if any(argument.startswith("hydra/launcher=") for argument in arguments):
-        from experiments.slurm import use_sweep_jobs  # submitit is wanted for nothing else
-
-        use_sweep_jobs()
-    with _returned() as jobs, patch.object(sys, "argv", ["slicebench", *arguments]):
-        # the plain function: a decorated one is pickled by value, and its module never imported in a worker
-        task = plan_job if dry_run else run_job
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
-    return [job.return_value for job in jobs]
+Result = Path | Failure | None  # the folder of a run; None of a dry run
 
 
-def run_job(config: DictConfig) -> Path | Failure | None:
+def run_job(config: DictConfig) -> Result:
     """One run."""
-    return _tried(run, config)
+    return tried(HydraConfig.get().overrides.task, lambda: run(config))
 
 
-def plan_job(config: DictConfig) -> Path | Failure | None:
+def plan_job(config: DictConfig) -> Result:
     """The plan of one run."""
-    return _tried(plan, config)
+    return tried(HydraConfig.get().overrides.task, lambda: plan(config))
 
 
-def _tried(task: Callable[[DictConfig], Path | None], config: DictConfig) -> Path | Failure | None:
+def tried(overrides: Sequence[str], act: Callable[[], T]) -> T | Failure:
+    """What `act` gives for the job with these overrides, or why it failed."""
     _extend_path()
     try:
-        return task(config)
+        return act()
     except Exception as error:
-        reason = explanation(error)
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        line = next(iter((reason or f"{type(error).__name__}: {error}").splitlines()))
-        refused = isinstance(error, Unsupported)
-        return Failure(overrides, line, refused, reason is None, traceback.format_exc(), error)
+        ours, refused = explanation(error) is None, isinstance(error, Unsupported)
+        return Failure(" ".join(overrides), line_of(error), refused, ours, traceback.format_exc(), error)
 
 
 def _extend_path() -> None:
@@ -104,29 +87,3 @@ def _extend_path() -> None:
     for folder in filter(None, os.environ.get(IMPORT_PATH, "").split(os.pathsep)):
         if folder not in sys.path:
             sys.path.append(folder)
-
-
-@contextmanager
-def _returned() -> Iterator[list[JobReturn]]:
-    """Everything that jobs returned: `hydra.main` has it, and drops it."""
-    jobs: list[JobReturn] = []
-
-    def keeping(start: Callable[..., Any]) -> TaskFunction:
-        def kept(*arguments: Any, **options: Any) -> Any:
-            returned = start(*arguments, **options)
-            jobs.extend(_flat(returned))
-            return returned
-
-        return kept
-
-    with patch.object(Hydra, "run", keeping(Hydra.run)), patch.object(Hydra, "multirun", keeping(Hydra.multirun)):
-        yield jobs
-
-
-def _flat(returned: Any) -> Iterator[JobReturn]:
-    """One job returns itself, a sweep a list for each batch."""
-    if isinstance(returned, JobReturn):
-        yield returned
-    elif isinstance(returned, list | tuple):
-        for part in returned:
-            yield from _flat(part)

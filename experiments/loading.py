@@ -32,7 +32,16 @@ def load_dataset(settings: Settings) -> Dataset | ProblemSet:
     InvalidInput
         Whatever the loader finds wrong; or where the data have not all splits that the run needs.
     """
-    dataset = settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
+    return check_dataset(settings, read_dataset(settings))
+
+
+def read_dataset(settings: Settings) -> Dataset | ProblemSet:
+    """The same without asking whether the run finds what it needs: equal for all runs on this data."""
+    return settings.dataset.instance.load(settings.paths.data, settings.seeds.split)
+
+
+def check_dataset(settings: Settings, dataset: Dataset | ProblemSet) -> Dataset | ProblemSet:
+    """Return the data set, or raise `InvalidInput` where it lacks a split that the run needs."""
     if isinstance(dataset, ProblemSet):
         _check_stored(settings, dataset)
         return dataset

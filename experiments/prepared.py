@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 import conf
+from experiments.launching import command_of, is_override
 from experiments.listing import items
 from experiments.scale import SCALES, best_scale, checked_scale, scale_file, stand_ins
+from experiments.sweeper import Sweep
 from methods.errors import InvalidInput, unknown_name
 
 EXPERIMENTS = Path(conf.__path__[0]) / "experiment"
@@ -69,10 +71,10 @@ class Order:
         Of its runs.
     stand_ins : tuple of str
         In what the data and the models are not the paper's.
-    command : str
-        What to type for the same again.
-    commands : tuple of tuple of str
-        What Hydra is given, one after the other.
+    options : tuple of str
+        Of Hydra: what is not of single runs, such as the launcher.
+    sweep : Sweep
+        Its runs.
     """
 
     experiment: Prepared
@@ -80,20 +82,25 @@ class Order:
     why: str
     folder: Path
     stand_ins: tuple[str, ...]
-    command: str
-    commands: tuple[tuple[str, ...], ...]
+    options: tuple[str, ...]
+    sweep: Sweep
 
 
 def read_prepared(name: str) -> Prepared | None:
     """The prepared experiment of this name; None where there is none, or it is a plain config without arms."""
-    path = EXPERIMENTS / f"{name}.yaml"
-    content = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
-    described = content.get("experiment", {})
+    described = _described(name)
     if not described.get("arms"):
         return None
     arms = {scale: _arms(described["arms"], scale) for scale in SCALES}
     analyses = tuple(map(_analysis, described.get("analyses", ())))
     return Prepared(name, arms, analyses, tuple(described.get("notes", ())))
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What a yaml says of its experiment; nothing where there is none."""
+    path = EXPERIMENTS / f"{name}.yaml"
+    content = (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+    return content.get("experiment", {})
 
 
 def orders(arguments: Sequence[str]) -> list[Order]:
@@ -109,10 +116,11 @@ def orders(arguments: Sequence[str]) -> list[Order]:
     InvalidInput
         Where no experiment or scale has such a name, or plain and prepared experiments are mixed.
     """
-    given = dict(map(_split, (a for a in arguments if _is_override(a))))
-    names = [name for name in given.get("experiment", "").split(",") if name]
+    given = dict(map(_split, (a for a in arguments if is_override(a))))
+    asked_for = [name for name in given.get("experiment", "").split(",") if name]
     if not any(argument.startswith(("--config-dir", "-cd")) for argument in arguments):  # which may hold others
-        _check_names(names)
+        _check_names(asked_for)
+    names = list(dict.fromkeys(part for name in asked_for for part in _parts(name)))
     prepared = [read_prepared(name) for name in names]
     if not any(prepared):
         return []
@@ -126,6 +134,12 @@ def orders(arguments: Sequence[str]) -> list[Order]:
     return [_ordered(one, arguments, given, folder) for one, folder in asked if one is not None]
 
 
+def _parts(name: str) -> tuple[str, ...]:
+    """The experiments that one stands for: of a paper all, else itself."""
+    parts = _described(name).get("parts")
+    return tuple(parts) if parts else (name,)
+
+
 def _check_names(names: Sequence[str]) -> None:
     """Raise with the nearest experiments; Hydra would name those of one folder."""
     for name in names:
@@ -135,23 +149,23 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _ordered(experiment: Prepared, arguments: Sequence[str], given: Mapping[str, str], results: str | None) -> Order:
-    options = [a for a in arguments if not _is_override(a)]
+    options = [a for a in arguments if not is_override(a)]
     scale, why = _scale_for(_chosen(experiment.arms["full"], given), given)
-    arms = _for_settings(_chosen(experiment.arms[scale], given), given)
+    arms = _chosen(experiment.arms[scale], given)
+    _check_settings(arms, given)
     folder = Path(results or f"{RESULTS}/{experiment.name}-{scale}")
     own = {"experiment": experiment.name, "scale.name": scale, "paths.results": str(folder)}
-    rest = [a for a in arguments if _is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(arms)}]
-    commands = []
+    rest = [a for a in arguments if is_override(a) and _split(a)[0] not in {*own, "scale", *_keys(arms)}]
+    of_runs = [one for one in rest if not one.startswith("hydra")]
+    full = []
     for arm in arms:
         fitting = [f"scale={option}"] if (option := scale_file(scale, _of("dataset", arm))) else []
-        overrides = [f"{key}={value}" for key, value in own.items()] + fitting + list(arm) + rest
-        commands.append(
-            (*options, *(() if "--multirun" in options or "-m" in options else ("--multirun",)), *overrides)
-        )
+        full.append((*(f"{key}={value}" for key, value in own.items()), *fitting, *arm, *of_runs))
+    options += [one for one in rest if one not in of_runs]
     own_words = [a for a in arguments if _split(a)[0] not in ("experiment", "scale")]
-    again = " ".join(["slicebench run", f"experiment={experiment.name}", f"scale={scale}", *own_words])
+    again = command_of([f"experiment={experiment.name}", f"scale={scale}", *own_words])
     substituted = tuple(stand_ins(scale, list(dict.fromkeys(_of("dataset", arm) for arm in arms))))
-    return Order(experiment, scale, why, folder, substituted, again, tuple(commands))
+    return Order(experiment, scale, why, folder, substituted, tuple(options), Sweep(tuple(full), again, folder))
 
 
 def _scale_for(arms: Sequence[Sequence[str]], given: Mapping[str, str]) -> tuple[str, str]:
@@ -171,18 +185,7 @@ def _arms(lines: Sequence[Any], scale: str) -> tuple[tuple[str, ...], ...]:
     """The arms of one scale; a line that differs between scales stands under their names."""
     own = [line.get(scale) if isinstance(line, Mapping) else line for line in lines]
     arms = [tuple(line.split()) for line in own if line]
-    each = [_with(arm, "dataset", name) for arm in arms for name in _of("dataset", arm).split(",")]
-    return tuple(_with(arm, "method", name) for arm in each for name in _methods(arm))
-
-
-def _methods(arm: Sequence[str]) -> list[str]:
-    """The methods of an arm one by one where it has settings of theirs, else all at once.
-
-    Hydra composes a sweep's settings once without what is swept, where they would be those of the default method.
-    """
-    methods = _of("method", arm)
-    has_settings = any(_split(override)[0].startswith(("method.", "embedding.")) for override in arm)
-    return methods.split(",") if has_settings else [methods]
+    return tuple(_with(arm, "dataset", name) for arm in arms for name in _of("dataset", arm).split(","))
 
 
 def _chosen(arms: Sequence[tuple[str, ...]], given: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -199,22 +202,13 @@ def _chosen(arms: Sequence[tuple[str, ...]], given: Mapping[str, str]) -> list[t
     return list(dict.fromkeys(arms))
 
 
-def _for_settings(arms: list[tuple[str, ...]], given: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The arms with their methods one by one, where the user gives these a setting that no arm has.
-
-    Raises
-    ------
-    InvalidInput
-        Where it is not said of which of several methods: not all have the same settings.
-    """
+def _check_settings(arms: Sequence[Sequence[str]], given: Mapping[str, str]) -> None:
+    """Raise where a setting that no arm has is not said to be of which of several methods: not all have the same."""
     of_all = {*_keys(arms), "method.label"}  # what an arm has, or every method
     wanted = next((key for key in given if key.startswith("method.") and key not in of_all), None)
-    if wanted is None:
-        return arms
     methods = list(dict.fromkeys(name for arm in arms for name in _of("method", arm).split(",")))
-    if len(methods) > 1 and "method" not in given:
+    if wanted is not None and len(methods) > 1 and "method" not in given:
         raise InvalidInput(f"{wanted} is set, but not of which method: add method=NAME, one of {', '.join(methods)}")
-    return [_with(arm, "method", name) for arm in arms for name in _of("method", arm).split(",")]
 
 
 def _keys(arms: Sequence[Sequence[str]]) -> set[str]:
@@ -233,10 +227,6 @@ def _with(arm: Sequence[str], key: str, value: str) -> tuple[str, ...]:
 
 def _without_settings(arm: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(override for override in arm if not _split(override)[0].startswith(f"{key}."))
-
-
-def _is_override(argument: str) -> bool:
-    return "=" in argument and not argument.startswith("-")
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from experiments.contract import Dataset, Problem, ProblemSet
 from experiments.corruption import Problems, Unmade
 from experiments.discovery import Refusal, refused_row
 from experiments.embedding import Embedded
+from experiments.errors import line_of
 from experiments.files import write_joined, write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
 from experiments.runs import COLUMNS, check_definition, read_run
@@ -86,10 +87,14 @@ class Record:
             check_definition(record.folder, record.definition)
         return record
 
+    def before(self) -> dict[str, Any]:
+        """What the folder says of earlier work on this run."""
+        return read_run(self.folder).content if (self.folder / "run.json").exists() else {}
+
     @property
     def done(self) -> bool:
         """Whether the folder holds a finished run."""
-        before = self._before()
+        before = self.before()
         return before.get("status") == "done" and all(
             (self.folder / name).exists() and (self.folder / name).stat().st_size == size
             for name, size in before.get("files", {"scores.parquet": -1}).items()
@@ -117,7 +122,8 @@ class Record:
         # after a KeyboardInterrupt the folder stays as a kill leaves it: nobody works on it, and it is not done
         with self._stack:
             if isinstance(error, Exception):
-                self.content |= {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+                refusal = isinstance(error, Unsupported)
+                self.content |= {"status": "failed", "error": line_of(error), "refusal": refusal}
                 self._save()
 
     def unfinished_parts(self, problems: Problems) -> Iterator[Part]:
@@ -217,12 +223,8 @@ class Record:
             report = {"notes": list(audit.dataset.notes), "embedding": _reports(audit.embedded)}
             noted |= {name: report} if any(report.values()) else {}
 
-    def _before(self) -> dict[str, Any]:
-        """What the folder says of earlier work on this run."""
-        return read_run(self.folder).content if (self.folder / "run.json").exists() else {}
-
     def _begun(self) -> dict[str, Any]:
-        before, now = self._before(), stamp(self.settings)
+        before, now = self.before(), stamp(self.settings)
         session = {name: now[name] for name in ("git", "device", "threads", "packages")}
         return {
             **now,

@@ -1,4 +1,4 @@
-"""Run a prepared experiment: its sweeps one after the other, then its analyses."""
+"""Run prepared experiments: all their runs at once, then the analyses of each."""
 
 from __future__ import annotations
 
@@ -10,29 +10,40 @@ from pathlib import Path
 from experiments.analysing import RECORD, analyse
 from experiments.console import say
 from experiments.files import write_json
-from experiments.jobs import Failure, launch
+from experiments.jobs import Failure, Result
+from experiments.launching import MULTIRUN, launch_sweeps
 from experiments.prepared import Order
 
 
-def rerun(order: Order, dry_run: bool) -> tuple[list[Failure], int]:
-    """All runs of an experiment, then what is made of them: (what failed, number of runs).
+def rerun(orders: Sequence[Order], dry_run: bool) -> tuple[list[Failure], int]:
+    """All runs of these experiments, then what is made of them: (what failed, number of runs).
 
     Finished runs are skipped, so that the same command finishes what was broken off. What a method refuses is part of
     the result.
     """
-    say(f"{order.experiment.name}: scale={order.scale} ({order.why}), {len(order.commands)} sweeps in {order.folder}")
-    results = [result for command in order.commands for result in launch(command, dry_run)]
-    failures = [result for result in results if isinstance(result, Failure)]
+    for order in orders:
+        say(f"{order.experiment.name}: scale={order.scale} ({order.why}), results in {order.folder}")
+    # options are those of the command line, hence the same for all
+    whole = ["--multirun", f"paths.results={os.path.commonpath([order.folder for order in orders])}"]
+    whole += [option for option in orders[0].options if option not in MULTIRUN]
+    results = launch_sweeps(whole, [order.sweep for order in orders], dry_run)
     if dry_run:
-        return failures, len(results)
+        return [one for of_order in results for one in of_order if isinstance(one, Failure)], sum(map(len, results))
+    failed = [_finish(order, of_order) for order, of_order in zip(orders, results, strict=True)]
+    return [failure for of_order in failed for failure in of_order], sum(map(len, results))
+
+
+def _finish(order: Order, results: Sequence[Result]) -> list[Failure]:
+    """Analyse the experiment if all its runs are there, and return what failed."""
+    failures = [result for result in results if isinstance(result, Failure)]
     failed = [failure for failure in failures if not failure.refused]
     _write(order, [folder for folder in results if isinstance(folder, Path)], failures)
     if failed:
         say(f"{order.experiment.name}: {len(failed)} of {len(results)} runs failed; analyses wait for them")
-        return failed, len(results)
+        return failed
     out = analyse(order.folder)
     print(f"results: {out / 'report.md'}")
-    return [], len(results)
+    return []
 
 
 def _write(order: Order, folders: Sequence[Path], failures: Sequence[Failure]) -> None:
@@ -43,11 +54,11 @@ def _write(order: Order, folders: Sequence[Path], failures: Sequence[Failure]) -
         "experiment": order.experiment.name,
         "scale": order.scale,
         "why": order.why,
-        "command": order.command,
+        "command": order.sweep.command,
         "stand_ins": list(order.stand_ins),
         "notes": list(order.experiment.notes),
         "analyses": [asdict(analysis) for analysis in order.experiment.analyses],
-        "runs": list(dict.fromkeys(Path(os.path.relpath(folder, root)).as_posix() for folder in folders)),
+        "runs": [Path(os.path.relpath(folder, root)).as_posix() for folder in folders],
         "refused": refused,
         "missing": [one.overrides for one in failures if not one.refused],
     }

@@ -101,6 +101,7 @@ class Compute:
     batch_size: int = field(default=256, metadata={"min": 1})
     workers: int | None = field(default=None, metadata={"min": 0})
     problems_per_part: int = field(default=25, metadata={"min": 1})
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class QueueWatcher(SlurmInfoWatcher):
 
 
 class SweepJob(SlurmJob[Any]):
-    """A job whose end without a result is a failure among the results of the sweep, and does not keep the others out."""
+    """A job whose end without a result is a failure among the results of its sweep, beside those of the others."""
 
     watcher = QueueWatcher(delay_s=DELAY)
 
@@ -48,7 +48,7 @@ class SweepJob(SlurmJob[Any]):
 
         overrides = list(self.submission().args[0])  # what the launcher was called with
         reason = f"SLURM job {self.job_id} ended without a result ({self.state}): see {self.paths.stderr}"
-        failure = Failure(" ".join(overrides), reason, refused=False, ours=False, trace=str(error))
+        failure = Failure(" ".join(overrides), reason, refused=False, ours=True, trace="")
         return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=failure)
 
 

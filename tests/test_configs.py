@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_module
 
 import conf
 from experiments.schema import parameters_of
@@ -13,7 +14,8 @@ from experiments.settings import BESIDE_THE_TARGET, COMPONENTS, Compute, Evaluat
 
 ROOT = Path(conf.__path__[0])
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
-CONFIGS = [name for name in FILES if not name.startswith("suite/")]  # those are no settings of a run
+CONFIGS = [name for name in FILES if not name.startswith(("suite/", "hydra/"))]  # those are no settings of a run
+LAUNCHERS = [name for name in FILES if name.startswith("hydra/launcher/")]
 IN_GROUPS = [name for name in CONFIGS if "/" in name]
 PLAIN = {"evaluation": Evaluation, "compute": Compute, "paths": Paths}
 VARIANTS = ("tracking/offline", "evaluation/stored")  # of another file of their group
@@ -43,6 +45,21 @@ def test_every_config_composes_and_binds_to_its_target(name, settings_of):
     group, *_, last = name.split("/")
     dataset = [f"dataset={last}"] if group == "scale" else []  # which it sets
     assert settings_of(override, *dataset, *REQUIRED.get(name, [])).seeds == Seeds()
+
+
+def test_there_is_a_launcher_for_jobs_with_a_gpu_and_one_without():
+    assert LAUNCHERS == ["hydra/launcher/cpu", "hydra/launcher/gpu"]
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_every_launcher_has_settings_that_submitit_knows_and_says_how_to_ask_for_it(name):
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose(
+            "config", ["=".join(name.rsplit("/", 1)), "hydra.launcher.partition=a"], return_hydra_config=True
+        )
+    assert config.hydra.launcher._target_.endswith(".SlurmLauncher")
+    assert config.hydra.launcher.partition == "a"
+    assert "=".join(name.rsplit("/", 1)) in (ROOT / f"{name}.yaml").read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize("name", [name for name in IN_GROUPS if name.split("/")[0] not in ANYTHING])

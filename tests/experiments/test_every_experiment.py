@@ -101,22 +101,22 @@ def in_pairs(text):
 
 
 def smaller(order):
-    """The same experiment with settings that fit the tiny pack, a command for each method."""
-    arms = [dict(word.split("=", 1) for word in command if "=" in word) for command in order.commands]
+    """The same experiment with settings that fit the tiny pack, an arm for each method."""
+    arms = [dict(word.split("=", 1) for word in arm) for arm in order.sweep.arms]
     small = [_small(arm, method, order.experiment.name) for arm in arms for method in arm["method"].split(",")]
-    return replace(order, commands=tuple(small))
+    return replace(order, sweep=replace(order.sweep, arms=tuple(small)))
 
 
 def _small(arm, method, experiment):
     ours = [OF_DATASET.get(arm["dataset"], ""), OF_METHOD.get(method, ""), OF_EXPERIMENT.get(experiment, "")]
     of_arm = [text for key, text in OF_ARM.items() if key in arm and (key != "method.start" or method == "domino")]
     changed = {"method.label": "tiny", **arm, **in_pairs(" ".join(of_arm + ours)), "method": method}
-    return "--multirun", *(f"{key}={value}" for key, value in changed.items())
+    return tuple(f"{key}={value}" for key, value in changed.items())
 
 
-def jobs_of(command):
-    """The overrides of each job of a sweep."""
-    parsed = OverridesParser.create().parse_overrides([word for word in command if "=" in word])
+def jobs_of(arm):
+    """The overrides of each job of an arm."""
+    parsed = OverridesParser.create().parse_overrides(list(arm))
     values = [
         [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()]
         if one.is_sweep_override()
@@ -126,10 +126,10 @@ def jobs_of(command):
     return [list(job) for job in product(*values)]
 
 
-def launch_quickly(command, dry_run):
+def launch_quickly(arguments, sweeps, dry_run):
     """As Hydra launches, but each job's config is composed once, and not four times."""
     with initialize_config_module("conf", version_base="1.3"):
-        return [run_job(_composed(job)) for job in jobs_of(command)]
+        return [[run_job(_composed(job)) for arm in sweep.arms for job in jobs_of(arm)] for sweep in sweeps]
 
 
 def _composed(job):
@@ -145,7 +145,7 @@ def read(path):
 
 
 def test_the_list_is_that_of_the_design():
-    assert {item["name"] for item in items("experiments")} == DESIGNED | {"demo"}
+    assert {item["name"] for item in items("experiments")} == DESIGNED | {"demo", "spotlight", "infembed"}
     assert all(read_prepared(name) for name in NAMES)
 
 
@@ -185,8 +185,8 @@ def checked(*job):
 def test_every_sweep_has_settings_that_fit(name, scale, workspace):
     """Without any data. The first job stands for the others, whose methods are configs of their own."""
     (order,) = orders([f"experiment={name}", f"scale={scale}", "paths.results=results"])
-    for command in order.commands:
-        jobs = jobs_of(command)
+    for arm in order.sweep.arms:
+        jobs = jobs_of(arm)
         assert {in_pairs(" ".join(job))["method"] for job in jobs} <= METHODS
         assert checked(*(word for word in jobs[0] if not word.startswith("experiment="))).scale.name == scale
 
@@ -203,10 +203,10 @@ def done(request, pack, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setenv("SLICEBENCH_DATA", str(pack))
-        patch.setattr("experiments.rerun.launch", launch_quickly)
+        patch.setattr("experiments.rerun.launch_sweeps", launch_quickly)
         asked = [f"experiment={request.param}", "scale=here", *narrowed, "tracking=none", "compute.threads=1"]
         (order,) = orders(asked)
-        failed, _ = rerun(smaller(order), dry_run=False)
+        failed, _ = rerun([smaller(order)], dry_run=False)
     assert not failed, "\n".join(f"{one.overrides}: {one.reason}\n{one.trace}" for one in failed)
     return request.param, place / order.folder
 

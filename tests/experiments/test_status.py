@@ -20,7 +20,7 @@ def runs(workspace):
     for name, content in contents.items():
         (workspace / "outputs" / name).mkdir(parents=True)
         (workspace / "outputs" / name / "run.json").write_text(json.dumps(content))
-    (workspace / "outputs" / "d" / "progress.json").write_text('{"what": "train", "done": 3, "total": 40}')
+    (workspace / "outputs" / "d" / "progress.json").write_text('{"what": "train", "done": 3, "total": 40, "time": 4e9}')
     (workspace / "outputs" / "e").mkdir()
     (workspace / "outputs" / "e" / "run.json").write_text('{"status": "do')
 

@@ -1,0 +1,255 @@
+"""A sweep that can be started again: what is done, or there twice, is dropped before anything is launched."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra_plugins
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins import sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from experiments.cache import is_locked
+from experiments.console import say
+from experiments.contract import Dataset, ProblemSet
+from experiments.jobs import Failure, Result, plan_job, run_job, tried
+from experiments.keys import key_of
+from experiments.loading import check_dataset, read_dataset
+from experiments.manifest import Manifest, Wanted, write_manifest
+from experiments.record import Record
+from experiments.settings import Settings, check_settings
+from experiments.watching import watched
+
+IN_PROCESS, SLURM = "BasicLauncher", "SlurmLauncher"
+EVERY = 1.0  # seconds between two looks at runs that another process works on
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that belong together.
+
+    Parameters
+    ----------
+    arms : tuple of tuple of str
+        Overrides; all combinations within each arm.
+    command : str
+        What to type for the same again.
+    results : Path, optional
+        The folder of its runs; where it is left out, the one in Hydra's config.
+    """
+
+    arms: tuple[tuple[str, ...], ...]
+    command: str
+    results: Path | None = None
+
+
+@dataclass
+class Asked:
+    """What Hydra's sweeper is to do, and what came of it: the result of each run of each sweep."""
+
+    sweeps: Sequence[Sweep]
+    dry_run: bool
+    results: list[list[Result]]
+
+
+ASKED: ContextVar[Asked] = ContextVar("asked")  # Hydra makes the sweeper itself
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep: where it goes, and what came of it so far."""
+
+    overrides: tuple[str, ...]
+    folder: Path | None = None  # none where its settings cannot be used
+    result: Result = None
+
+    @property
+    def is_left(self) -> bool:
+        return self.folder is not None and self.result is None
+
+
+class Sweeper(sweeper.Sweeper):
+    """All combinations, as Hydra's own sweeper has them, with a memory.
+
+    Parameters
+    ----------
+    max_batch_size : int, optional
+        The most runs that are launched at once.
+    params : mapping, optional
+        Overrides that a config asks for (`hydra.sweeper.params`).
+    """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        # not the task of `hydra.main`: jobs may run in other processes, which import a function by its name
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, run_job, config)
+        self._launcher_is = type(
+            self.launcher
+        ).__name__  # Hydra loads its plugins anew: the class is not ours to import
+        self._data: dict[str, Dataset | ProblemSet] = {}
+        if self._launcher_is == SLURM:
+            from experiments.slurm import use_sweep_jobs
+
+            use_sweep_jobs()
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Everything that was asked for; `arguments` is a part of it."""
+        asked = ASKED.get()
+        combinations = [[c for arm in sweep.arms for c in self._combinations(arm)] for sweep in asked.sweeps]
+        if asked.dry_run:
+            asked.results += [[self._dry(overrides) for overrides in one] for one in combinations]
+            return
+        planned = [self._planned(one) for one in combinations]
+        for sweep, jobs in zip(asked.sweeps, planned, strict=True):
+            self._write_manifest(sweep, jobs)
+        _say_what_is_left([job for jobs in planned for job in jobs], sum(map(len, combinations)))
+        results = self._done([job for jobs in planned for job in jobs if job.is_left])
+        asked.results += [[results.get(job.folder, job.result) for job in jobs] for jobs in planned]
+
+    def _combinations(self, arm: Sequence[str]) -> list[tuple[str, ...]]:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides([*(f"{k}={v}" for k, v in self.params.items()), *arm])
+        return [tuple(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+
+    def _dry(self, overrides: tuple[str, ...]) -> Result:
+        composed = tried(overrides, lambda: self._config(overrides))
+        return composed if isinstance(composed, Failure) else plan_job(composed)
+
+    def _config(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one run, as Hydra gives it to the run."""
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _planned(self, combinations: Sequence[tuple[str, ...]]) -> list[Job]:
+        """A job for each run, those that are there twice once."""
+        jobs = [self._job(overrides) for overrides in combinations]
+        return list({job.folder or job.overrides: job for job in reversed(jobs)}.values())[::-1]
+
+    def _job(self, overrides: tuple[str, ...]) -> Job:
+        planned = tried(overrides, lambda: self._found(overrides))
+        return Job(overrides, result=planned) if isinstance(planned, Failure) else planned
+
+    def _found(self, overrides: tuple[str, ...]) -> Job:
+        """The job, with its result where an earlier sweep left one."""
+        settings = check_settings(self._config(overrides))
+        record = Record.planned(settings, self._dataset(settings))
+        before = record.before()
+        if record.done:
+            return Job(overrides, record.folder, record.folder)
+        if before.get("status") == "failed" and not settings.compute.retry_failed:
+            refusal = bool(before.get("refusal"))
+            again = "" if refusal else " (it failed before; compute.retry_failed=true tries it again)"
+            reason = f"{before.get('error', 'no reason was kept')}{again}"
+            return Job(overrides, record.folder, Failure(" ".join(overrides), reason, refusal, ours=False, trace=""))
+        return Job(overrides, record.folder)
+
+    def _dataset(self, settings: Settings) -> Dataset | ProblemSet:
+        """The data of a run: read once for all runs in a row that share it."""
+        which = {
+            "dataset": settings.dataset.defining(),
+            "split": settings.seeds.split,
+            "root": str(settings.paths.data),
+        }
+        key = key_of(which)
+        if key not in self._data:
+            self._data = {key: read_dataset(settings)}
+        return check_dataset(settings, self._data[key])
+
+    def _write_manifest(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
+        results = (sweep.results or Path(self.config.paths.results)).expanduser().absolute()
+        wanted = [
+            Wanted(job.overrides, None, job.result.reason)
+            if job.folder is None and isinstance(job.result, Failure)
+            else Wanted(job.overrides, os.path.relpath(job.folder or "", results))
+            for job in jobs
+        ]
+        write_manifest(results, Manifest(sweep.command, tuple(wanted)))
+
+    def _done(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+        """Let the launcher do what no other process works on; the rest when it is free."""
+        done: dict[Path | None, Result] = {}
+        waiting = list(jobs)
+        while waiting:
+            free = [job for job in waiting if not _is_running(job)][: self.max_batch_size]
+            if not free:
+                say(f"waiting for other processes, which work on {len(waiting)} of the runs")
+                while all(map(_is_running, waiting)):
+                    time.sleep(EVERY)
+            left = [job for job in free if not _is_done(job)]  # another process may have been faster
+            done |= {job.folder: job.folder for job in free if job not in left}
+            done |= self._launched(left) if left else {}
+            waiting = [job for job in waiting if job not in free]
+        return done
+
+    def _launched(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+        folders = [job.folder for job in jobs if job.folder is not None]
+        try:
+            with watched(folders, shown=self._launcher_is != IN_PROCESS):
+                returned = self.launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
+        except BrokenProcessPool:  # joblib's: one process was killed, and it ends the others
+            return self._one_by_one(jobs)
+        except KeyboardInterrupt:
+            if self._launcher_is == SLURM:
+                say("jobs that were submitted go on: squeue --me shows them, scancel ends them")
+            raise
+        found = {job.folder: one.return_value for job, one in zip(jobs, returned, strict=True)}
+        # a job that ended without a word, such as one that was cancelled, may have finished its run all the same
+        return {job.folder: job.folder if _is_done(job) else found[job.folder] for job in jobs}
+
+    def _one_by_one(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+        """Each in a launch of its own: one that is killed again takes no other with it."""
+        if len(jobs) == 1:
+            reason = "its process was killed; was there not enough memory?"
+            return {jobs[0].folder: Failure(" ".join(jobs[0].overrides), reason, refused=False, ours=True, trace="")}
+        say("a process was killed: what is left of the sweep goes on one run after the other")
+        done: dict[Path | None, Result] = {}
+        for job in jobs:
+            done |= {job.folder: job.folder} if _is_done(job) else self._launched([job])
+        return done
+
+
+def _is_running(job: Job) -> bool:
+    return job.folder is not None and is_locked(job.folder / "lock")
+
+
+def _is_done(job: Job) -> bool:
+    from experiments.runs import read_content
+
+    content = None if job.folder is None else read_content(job.folder)
+    return content is not None and content["status"] == "done"
+
+
+def _say_what_is_left(jobs: Sequence[Job], n_combinations: int) -> None:
+    counts = {
+        "there twice": n_combinations - len(jobs),
+        "with settings that cannot be used": sum(job.folder is None for job in jobs),
+        "done before, skipped": sum(isinstance(job.result, Path) for job in jobs),
+        "failed before": sum(isinstance(job.result, Failure) and job.folder is not None for job in jobs),
+        "to do": sum(job.is_left for job in jobs),
+    }
+    if n_combinations > 1 or not counts["to do"]:
+        say(f"{n_combinations} runs: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}")
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra, which takes plugins from modules below `hydra_plugins` only."""
+    hydra_plugins.slicebench = sys.modules[__name__]
+    # not by `register`, which goes by the class's own module: that one is what worker processes import
+    Plugins.instance().class_name_to_class["hydra_plugins.slicebench.Sweeper"] = Sweeper
