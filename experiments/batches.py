@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from experiments.compute import n_cores
 from experiments.contract import ModelUnderAudit, Split
 from experiments.settings import Compute
 from methods.contract import InvalidInput
@@ -75,7 +75,7 @@ class Batches:
         self.targets = model.targets(split) if with_targets else None
         self.rows = range(split.n_examples) if rows is None else rows
         self.batch_size = batch_size or compute.batch_size
-        self.n_workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if compute.workers is None else compute.workers
+        self.n_workers = min(n_cores(), MOST_WORKERS) if compute.workers is None else compute.workers
         self.waited = 0.0
 
     def __len__(self) -> int:

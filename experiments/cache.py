@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from experiments.console import say
-from experiments.files import sha256_of, sync_file, sync_folder, write_json
+from experiments.files import naming_a_full_disk, sha256_of, sync_file, sync_folder, write_json
 from experiments.keys import KEY_LENGTH, key_of
 from methods.errors import InvalidInput
 
@@ -89,7 +90,8 @@ class Entry:
 
     def store(self, fill: Callable[[Path], None]) -> Arrays:
         """Let `fill` write `.npy` files into a temporary folder, then move it into place as a whole."""
-        with self.locked():  # also tells `prune` that the temporary folder is in use
+        # the lock also tells `prune` that the temporary folder is in use
+        with self.locked(), naming_a_full_disk(self.folder):
             temporary = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.key}."))
             try:
                 fill(temporary)
@@ -187,11 +189,13 @@ def lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds this lock now."""
-    if not path.exists():
-        return False
-    with lock_if_free(path) as free:
-        return not free
+    """Whether some process holds this lock now; who asks keeps it from nobody else who does, and writes nothing."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # file systems differ in how they say that it is taken
+            return True
+    return False
 
 
 def sizes(root: Path) -> dict[str, tuple[int, int]]:

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from experiments.console import say
-from experiments.files import write_atomically, write_parquet, write_text
+from experiments.files import write_atomically, write_text
 from experiments.keys import key_of
 from experiments.leaderboard import OCCASION, Bootstrap, compare, differences, leaderboard
 from experiments.runs import COLUMNS as TIDY
@@ -18,7 +21,9 @@ from experiments.runs import Results, Run, check_unchanged, commit_of, find_resu
 from experiments.tables import PRINTED, Report, markdown, print_leaderboard
 from methods.errors import InvalidInput
 
-NAMED = 10  # runs that are not in the table, at most
+WORDS = tuple(name for name in TIDY if name not in ("seed", "true_slice", "slice", "k", "value"))
+NAMES = ("dataset", "model", "embedding", "corruption", "method", "variant")  # of a run, the same in all its rows
+NAMED = 10  # runs that are not in the table, and commits, at most
 
 
 def collect(folder: Path, confidence: float | None, resamples: int | None, as_json: bool) -> None:
@@ -30,20 +35,21 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
         Where there is no finished run, or a run folder was changed by hand.
     """
     results = find_results(folder)
-    runs = results.runs
-    done = [run for run in runs if run.state == "done"]
+    done = [run for run in results.runs if run.state == "done"]
+    others = _others(results)
     if not done:
-        raise InvalidInput(f"{folder} holds no finished run ({len(runs)} unfinished): `slicebench status {folder}`")
+        raise InvalidInput(f"{folder} holds no finished run ({len(others)} others): `slicebench status {folder}`")
     for run in done:
         check_unchanged(run)
     bootstrap = _bootstrap(done, confidence, resamples)
-    scores = _scores(done)
+    table = _scores(done)
+    scores = _frame(table)
     board = leaderboard(scores, bootstrap)
     pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
     comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
     report = Report(board, pairs, comparisons, bootstrap)
     out = folder / "collected"
-    write_parquet(out / "scores.parquet", scores[list(TIDY)])
+    write_atomically(out / "scores.parquet", lambda file: pq.write_table(_plain(table.select(TIDY)), file))
     write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
     write_atomically(out / "differences.csv", lambda file: pairs.to_csv(file, index=False))
     write_text(out / "leaderboard.md", markdown(report))
@@ -52,7 +58,8 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     else:
         print_leaderboard(report)
         print(f"results: {out}")
-    _say_what_is_missing(results)
+    _say_what_is_missing(others)
+    _say_whose_code(done)
 
 
 def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | None) -> Bootstrap:
@@ -67,23 +74,64 @@ def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | N
     return chosen
 
 
-def _scores(runs: Sequence[Run]) -> pd.DataFrame:
-    """All scores; runs that differ in more than names and seeds tell are kept apart by their variant."""
-    frames = [pd.read_parquet(run.folder / "scores.parquet").assign(**{OCCASION: _occasion(run)}) for run in runs]
-    names = ("dataset", "model", "embedding", "corruption", "method", "variant")
+def _scores(runs: Sequence[Run]) -> pa.Table:
+    """All scores, with their occasion; runs that differ in more than names and seeds tell have other variants.
+
+    Words are dictionaries: among millions of rows there are few.
+    """
+    tables = [_read(run.folder / "scores.parquet") for run in runs]
+    run_of = np.repeat(np.arange(len(runs)), list(map(len, tables)))  # (number of scores,)
+    identities = [tuple(str(table[name][0]) for name in NAMES) for table in tables]
+    variants = pd.Categorical(_variants(runs, identities)).take(run_of)
+    occasions = pd.Categorical([_occasion(run) for run in runs]).take(run_of)
+    table = pa.concat_tables(tables, promote_options="permissive")
+    table = table.set_column(table.schema.get_field_index("variant"), "variant", pa.array(variants))
+    return table.append_column(OCCASION, pa.array(occasions))
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, read_dictionary=WORDS) as file:
+            return file.read(columns=list(TIDY))
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidInput(f"{path} cannot be read ({error}): delete its folder and run again") from None
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """For sums over groups: words as categories, in alphabetical order."""
+    frame = table.to_pandas()
+    words = frame.select_dtypes("category")
+    return frame.assign(
+        **{name: column.cat.reorder_categories(sorted(column.cat.categories)) for name, column in words.items()}
+    )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """For everybody: words as text."""
+    fields = [
+        field.with_type(pa.large_string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
+    ]
+    return table.cast(pa.schema(fields, table.schema.metadata))
+
+
+def _variants(runs: Sequence[Run], identities: Sequence[tuple[str, ...]]) -> list[str]:
+    """The variant of each run, with what tells it from others of the same names."""
     alike: dict[tuple[str, ...], list[int]] = {}
-    for index, frame in enumerate(frames):
-        alike.setdefault(tuple(str(frame[name].iloc[0]) for name in names), []).append(index)
+    for index, identity in enumerate(identities):
+        alike.setdefault(identity, []).append(index)
+    variants, said = [identity[-1] for identity in identities], {}
     for identity, indices in alike.items():
         details = _with_data([runs[index] for index in indices])
         differing = [d for d in sorted(set().union(*details)) if len({x.get(d) for x in details}) > 1]
+        if not differing:
+            continue
         for index, detail in zip(indices, details, strict=True):
-            if differing:
-                suffix = " ".join(f"{name}={detail.get(name)}" for name in differing)
-                frames[index]["variant"] = (frames[index]["variant"] + " " + suffix).str.strip()
-        if differing:
-            say(f"{identity[4]}: runs that differ in {', '.join(differing)} are shown as different rows")
-    return pd.concat(frames, ignore_index=True)
+            own = " ".join(f"{name}={detail.get(name)}" for name in differing)
+            variants[index] = f"{variants[index]} {own}".strip()
+        said[f"{identity[4]}: runs that differ in {', '.join(differing)} are shown as different rows"] = None
+    for line in said:  # once, of however many data sets and models
+        say(line)
+    return variants
 
 
 def _occasion(run: Run) -> str:
@@ -109,14 +157,23 @@ def _details(run: Run) -> dict[str, str]:
     return {f"{g}.{name}": json.dumps(value) for g in groups for name, value in definition[g].items()}
 
 
-def _say_what_is_missing(results: Results) -> None:
-    """What the table would hold if all were done, and whether one code made what it holds."""
+def _others(results: Results) -> list[str]:
+    """What is not in the table, and in which state it is."""
     others = [f"{run.name} ({run.state})" for run in results.runs if run.state != "done"]
-    others += [f"{one.run or ' '.join(one.overrides)} (missing)" for one in results.missing]
+    others += [f"{one.run} (missing)" if one.run else f"{sweep.words(one)} (failed)" for sweep, one in results.missing]
+    return others + [f"{path} (unreadable)" for path in results.unreadable]
+
+
+def _say_what_is_missing(others: Sequence[str]) -> None:
     if others:
         more = f" and {len(others) - NAMED} others" if len(others) > NAMED else ""
         say(f"not in the table: {', '.join(others[:NAMED])}{more}")
-    commits = Counter(commit_of(run.content) for run in results.runs if run.state == "done")
+
+
+def _say_whose_code(runs: Sequence[Run]) -> None:
+    """Whether one code made all runs."""
+    commits = Counter(commit_of(run.content) for run in runs)
     if len(commits) > 1:
-        counted = ", ".join(f"{n} by {commit}" for commit, n in commits.most_common())
+        counted = ", ".join(f"{n} by {commit}" for commit, n in commits.most_common(NAMED))
+        counted += f" and others by {len(commits) - NAMED} more" if len(commits) > NAMED else ""
         say(f"runs were made by several commits, which count as one version of the code: {counted}")

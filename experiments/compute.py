@@ -13,6 +13,8 @@ from threadpoolctl import threadpool_limits
 from experiments.settings import Compute
 from methods.contract import InvalidInput
 
+# SLURM does not always keep a process from the other cores; joblib shares them out by OMP_NUM_THREADS
+TOLD = ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGE = 2**31 - 1
 
@@ -26,8 +28,14 @@ def device_of(compute: Compute) -> torch.device:
 
 
 def n_threads(compute: Compute) -> int:
-    """Threads to compute with: as set, else all cores that this process may use."""
-    return compute.threads or len(os.sched_getaffinity(0))
+    """Threads to compute with: as set, else one a core."""
+    return compute.threads or n_cores()
+
+
+def n_cores() -> int:
+    """The cores that are this process's share, as a cluster or the user says; else all that it may use."""
+    told = next((os.environ[name] for name in TOLD if os.environ.get(name, "").isdigit()), "0")
+    return int(told) or len(os.sched_getaffinity(0))
 
 
 def keep_freed_memory() -> bool:

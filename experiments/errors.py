@@ -10,6 +10,7 @@ import traceback
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.files import errno_of
 from methods.errors import InvalidInput, unknown_name
 
 ELSEWHERE = "choose other folders with paths.cache=DIR and paths.results=DIR"
@@ -47,12 +48,13 @@ def explanation(error: BaseException) -> str | None:
         return _no_such_config(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _about_config(error)
-    if isinstance(error, OSError):
+    if _is_out_of_memory(error):
+        return f"there is not enough memory ({_first_line(error)}): give it more, or try a smaller compute.batch_size"
+    # the last two by name: neither needs to be installed here
+    if isinstance(error, OSError) or type(error).__name__ in ("SafetensorError", "ArrowInvalid"):
         return _about_files(error)
-    if type(error).__name__ in ("SafetensorError", "ArrowInvalid"):  # by name: neither needs to be installed here
-        return _about_contents(error)
-    if isinstance(error, MemoryError) or re.search(r"CUDA out of memory|can't allocate memory", str(error)):
-        return f"there is not enough memory ({_first_line(error)}): try a smaller compute.batch_size"
+    if type(error).__name__ == "FailedJobError":  # of submitit: what sbatch said
+        return f"the cluster does not take the jobs: {str(error).splitlines()[-1]}"
     if isinstance(error, ValueError) and _raised_in_hydra(error):
         return f"the command line cannot be read: {error}"
     return None
@@ -63,30 +65,22 @@ def line_of(error: BaseException) -> str:
     return next(iter((explanation(error) or f"{type(error).__name__}: {error}").splitlines()))
 
 
-def _about_files(error: OSError) -> str | None:
-    code = error.errno
-    if code is None:
-        # numpy's words for a full disk; Arrow's for a file that is not what was written
-        if re.search(r"\d+ requested and \d+ written", str(error)):
-            code = errno.ENOSPC
-        elif re.search(r"(?i)corrupt|deserialize thrift|end of stream", str(error)):
-            return _damaged(error)
-    if code not in ADVICE:
+def _about_files(error: BaseException) -> str | None:
+    code = errno_of(error)
+    if code in ADVICE:
+        file = getattr(error, "filename", None) or "a file"
+        return f"{file}: {os.strerror(code)}: {ADVICE[code]} (--debug shows where)"
+    # words of Arrow and of safetensors for a file that is not what was written
+    words = "corrupt|deserializ|end of stream" + ("" if isinstance(error, OSError) else "|header|parquet")
+    if code is not None or not re.search(f"(?i){words}", str(error)):
         return None
-    return f"{error.filename or 'a file'}: {os.strerror(code)}: {ADVICE[code]} (--debug shows where)"
-
-
-def _about_contents(error: BaseException) -> str | None:
-    """Of safetensors and Arrow, whose errors hold the system's as text."""
-    system = re.search(r"os error (\d+)", str(error))
-    if system:
-        return _about_files(OSError(int(system.group(1)), ""))
-    reading = re.search(r"(?i)deserializ|header|parquet|corrupt", str(error))
-    return _damaged(error) if reading else None
-
-
-def _damaged(error: BaseException) -> str:
     return f"a file is damaged ({_first_line(error)}): delete it and run again (--debug shows where)"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or bool(re.search(r"CUDA out of memory|can't allocate memory", str(error)))
 
 
 def _first_line(error: BaseException) -> str:

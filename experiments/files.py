@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,22 +18,50 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, sync it to disk, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with naming_a_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # mkstemp's 600 would lock out the others on a shared file system
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def naming_a_full_disk(path: Path) -> Iterator[None]:
+    """Let the error of a full disk say which one it is: who writes below `path` knows, a failed write does not."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 600 would lock out the others on a shared file system
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+        yield
+    except Exception as error:
+        code = errno_of(error)
+        if code not in FULL:
+            raise
+        named = getattr(error, "filename", None)
+        full = Path(named if isinstance(named, str) else path).absolute()
+        disk = next(folder for folder in (full, *full.parents) if folder.is_mount())
+        raise OSError(code, os.strerror(code), str(disk)) from error
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The system's number of an error, also where a library has its own words for it; None where there is none."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if re.search(r"\d+ requested and \d+ written", str(error)):  # numpy's
+        return errno.ENOSPC
+    wrapped = re.search(r"os error (\d+)", str(error))  # safetensors'
+    return int(wrapped.group(1)) if wrapped else None
 
 
 def sha256_of(path: Path) -> str:

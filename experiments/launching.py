@@ -66,7 +66,7 @@ def is_sweep(arguments: Sequence[str]) -> bool:
 
 def is_override(argument: str) -> bool:
     """Whether it is one, and no option."""
-    return "=" in argument and not argument.startswith("-")
+    return ("=" in argument or argument.startswith("~")) and not argument.startswith("-")
 
 
 def command_of(arguments: Sequence[str]) -> str:

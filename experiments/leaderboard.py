@@ -59,7 +59,7 @@ def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
         With the columns of `COLUMNS`; low and high are NaN where there is one group only.
     """
     rows = []
-    for key, block in problem_scores(scores).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, sort=True):
+    for key, block in problem_scores(scores).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, observed=True):
         values, groups = block["value"].to_numpy(float), block["group"].to_numpy(str)
         mean, low, high = mean_interval(values, groups, bootstrap.confidence, bootstrap.resamples)
         counts = {"n_problems": len(block), "n_groups": block["group"].nunique()}
@@ -74,7 +74,7 @@ def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
 
 def _refused(scores: pd.DataFrame) -> pd.DataFrame:
     refused = scores[scores["metric"] == "refused"]
-    return refused.groupby([*SETTING, *METHOD], dropna=False).size().rename("n_refused").reset_index()
+    return refused.groupby([*SETTING, *METHOD], dropna=False, observed=True).size().rename("n_refused").reset_index()
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Comparison:
 def compare(scores: pd.DataFrame, measure: Measure, alpha: float) -> list[Comparison]:
     """For each setting with at least two methods: who is best on this measure, and who cannot be told apart."""
     comparisons = []
-    for key, block in _measured(problem_scores(scores), measure).groupby(list(SETTING), dropna=False):
-        met = block.groupby(OCCASION)["who"].nunique()
+    for key, block in _problems(scores, measure).groupby(list(SETTING), dropna=False, observed=True):
+        met = block.groupby(OCCASION, observed=True)["who"].nunique()
         shared = block[
             block[OCCASION].isin(met.index[met == block["who"].nunique()])
         ]  # there all met the same problems
-        means = shared.pivot_table(index="group", columns="who", values="value")
+        means = shared.pivot_table(index="group", columns="who", values="value", observed=True)
         if means.shape[1] > 1:
             best = indistinguishable_from_best({who: means[who].to_numpy() for who in means}, alpha=alpha)
             comparisons.append(Comparison(dict(zip(SETTING, key, strict=True)), best))
@@ -117,7 +117,7 @@ def differences(scores: pd.DataFrame, measure: Measure, bootstrap: Bootstrap) ->
         Columns of the setting, first, second, protocol, metric, k, difference, low, high, n_problems.
     """
     rows = []
-    for key, block in _measured(problem_scores(scores), measure).groupby(list(SETTING), dropna=False):
+    for key, block in _problems(scores, measure).groupby(list(SETTING), dropna=False, observed=True):
         wide = block.pivot_table(index=["group", "problem", OCCASION], columns="who", values="value", observed=True)
         groups = wide.index.get_level_values("group").to_numpy(str)
         for first in wide:
@@ -131,9 +131,9 @@ def differences(scores: pd.DataFrame, measure: Measure, bootstrap: Bootstrap) ->
     return pd.DataFrame(rows)
 
 
-def _measured(problems: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """The rows of one measure, with the column `who`: method and variant in one word."""
+def _problems(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+    """The problem scores of one measure, with the column `who`: method and variant in one word."""
     protocol, metric, k = measure
-    same_k = problems["k"].isna() if k is None else problems["k"] == k
-    rows = problems[(problems["protocol"] == protocol) & (problems["metric"] == metric) & same_k.fillna(False)]
-    return rows.assign(who=(rows["method"] + " " + rows["variant"]).str.strip())
+    same_k = scores["k"].isna() if k is None else (scores["k"] == k).fillna(False)
+    rows = problem_scores(scores[(scores["protocol"] == protocol) & (scores["metric"] == metric) & same_k])
+    return rows.assign(who=(rows["method"].astype(str) + " " + rows["variant"].astype(str)).str.strip())

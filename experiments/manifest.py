@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from experiments.files import write_json
-from experiments.keys import key_of
+from experiments.keys import KEY_LENGTH, key_of
 from methods.errors import InvalidInput
 
 FOLDER = "sweeps"  # below the folder of the results
+NAME = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}\.json")
 ASIDE = ("compute.", "paths.", "tracking")  # overrides that do not make it another sweep
 
 
@@ -56,10 +60,23 @@ def write_manifest(results: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """A manifest; `InvalidInput` where the file holds anything else."""
+    """A manifest; `InvalidInput` where the file holds anything else, `FileNotFoundError` where there is none."""
     try:
         content = json.loads(path.read_text())
-        runs = [Wanted(tuple(run["overrides"]), run["run"], run["error"]) for run in content["runs"]]
-        return Manifest(str(content["command"]), tuple(runs))
+        return Manifest(_text(content["command"]), tuple(map(_wanted, content["runs"])))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{path} cannot be read ({error}): delete it, and start the sweep again") from None
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise InvalidInput(f"{path} cannot be read ({reason}): delete it, and start the sweep again") from None
+
+
+def _wanted(content: Mapping[str, Any]) -> Wanted:
+    run, error = (None if content[name] is None else _text(content[name]) for name in ("run", "error"))
+    return Wanted(tuple(map(_text, content["overrides"])), run, error)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -6,7 +6,7 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from experiments.embedding import Embedded
 from experiments.errors import line_of
 from experiments.files import write_joined, write_json, write_npz, write_parquet, write_text
 from experiments.keys import key_of
-from experiments.runs import COLUMNS, check_definition, read_run
+from experiments.runs import COLUMNS, check_definition, read_content
 from experiments.settings import Settings
 from experiments.stamp import stamp
 from methods.contract import InvalidInput, Slices, Unsupported
@@ -89,16 +89,12 @@ class Record:
 
     def before(self) -> dict[str, Any]:
         """What the folder says of earlier work on this run."""
-        return read_run(self.folder).content if (self.folder / "run.json").exists() else {}
+        return read_content(self.folder) or {}
 
     @property
     def done(self) -> bool:
         """Whether the folder holds a finished run."""
-        before = self.before()
-        return before.get("status") == "done" and all(
-            (self.folder / name).exists() and (self.folder / name).stat().st_size == size
-            for name, size in before.get("files", {"scores.parquet": -1}).items()
-        )
+        return is_done(self.folder)
 
     @property
     def finished(self) -> bool:
@@ -108,13 +104,14 @@ class Record:
         return self.done
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        self._stack.enter_context(waiting_lock(self.folder / "lock", f"the run {self.name}"))
-        if not self.done:  # under the lock: another process may just have finished it
-            self.content = self._begun()
-            self._save()
-            self._stack.enter_context(progress_bars(self._note))
-            self._stack.enter_context(counting(self.content["seconds"]))
+        with ExitStack() as stack:
+            stack.enter_context(waiting_lock(self.folder / "lock", f"the run {self.name}"))
+            if not self.done:  # under the lock: another process may just have finished it
+                self.content = self._begun()
+                self._save()
+                stack.enter_context(progress_bars(self._note))
+                stack.enter_context(counting(self.content["seconds"]))
+            self._stack = stack.pop_all()  # nothing is held where one of these fails
         self._start = time.perf_counter()
         return self
 
@@ -124,7 +121,8 @@ class Record:
             if isinstance(error, Exception):
                 refusal = isinstance(error, Unsupported)
                 self.content |= {"status": "failed", "error": line_of(error), "refusal": refusal}
-                self._save()
+                with suppress(OSError):  # the folder then stays as a kill leaves it; the first error is to be shown
+                    self._save()
 
     def unfinished_parts(self, problems: Problems) -> Iterator[Part]:
         """The blocks of problems that are not in the folder yet."""
@@ -245,7 +243,8 @@ class Record:
         write_json(self.folder / "run.json", self.content)
 
     def _note(self, what: str, done: int, total: int) -> None:
-        write_json(self.folder / "progress.json", {"what": what, "done": done, "total": total, "time": time.time()})
+        with suppress(OSError):  # news, which no run needs
+            write_json(self.folder / "progress.json", {"what": what, "done": done, "total": total, "time": time.time()})
 
     def _is_complete(self, index: int, names: Sequence[str]) -> bool:
         """Whether this part is there, whole, and holds these problems."""
@@ -268,6 +267,15 @@ class Record:
         run = {**names, "variant": self.settings.variant, "run": self.name, "seed": self.settings.seeds.method}
         frame = pd.DataFrame([{**run, **row} for row in scores], columns=list(COLUMNS))
         return frame.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64") | {"value": "float64", "protocol": "str"})
+
+
+def is_done(folder: Path) -> bool:
+    """Whether this folder holds a finished run, with all that it wrote."""
+    content = read_content(folder) or {}
+    return content.get("status") == "done" and all(
+        (folder / name).exists() and (folder / name).stat().st_size == size
+        for name, size in content.get("files", {"scores.parquet": -1}).items()
+    )
 
 
 def _reports(embedded: Mapping[str, Embedded]) -> dict[str, Any]:

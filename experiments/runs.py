@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from experiments.cache import is_locked
 from experiments.keys import first_difference, key_of
 from experiments.manifest import FOLDER as MANIFESTS
-from experiments.manifest import Manifest, Wanted, read_manifest
+from experiments.manifest import NAME, Manifest, Wanted, read_manifest
 from methods.errors import InvalidInput
 
 # the columns of a tidy table of scores
@@ -35,9 +36,9 @@ class Run:
     ----------
     folder : Path
     state : {"done", "running", "failed", "killed", "unreadable"}
-        A run that nobody works on, neither done nor failed, was killed.
+        A run that nobody works on, neither done nor failed, was killed. One that lost a file is no longer done.
     content : dict
-        Of `run.json`; of an unreadable run, the reason under `error`.
+        Of `run.json`; of an unreadable run, and of one that lost a file, the reason under `error`.
     """
 
     folder: Path
@@ -61,6 +62,33 @@ class Run:
 
 
 @dataclass(frozen=True)
+class FoundSweep:
+    """A sweep, and what is there of it.
+
+    Parameters
+    ----------
+    path : Path
+        Of the manifest.
+    manifest : Manifest
+    runs : tuple of Run, optional
+        Of each run in the manifest what is there; None where it is missing or cannot be.
+    """
+
+    path: Path
+    manifest: Manifest
+    runs: tuple[Run | None, ...]
+
+    def words(self, one: Wanted) -> str:
+        """What tells a run from the others of the sweep: the overrides that not all of them have."""
+        own = [override for override in one.overrides if override not in self._shared]
+        return " ".join(own or one.overrides)
+
+    @cached_property
+    def _shared(self) -> set[str]:
+        return set.intersection(*(set(one.overrides) for one in self.manifest.runs))
+
+
+@dataclass(frozen=True)
 class Results:
     """What lies in a folder of results: runs, and the sweeps that were to make them.
 
@@ -68,33 +96,29 @@ class Results:
     ----------
     runs : tuple of Run
         By name; those that cannot be read among them.
-    sweeps : tuple of (Path, Manifest)
-        Each with the folder that its runs are in.
+    sweeps : tuple of FoundSweep
+    unreadable : mapping of Path to str
+        Manifests that cannot be read, and why.
     """
 
     runs: tuple[Run, ...]
-    sweeps: tuple[tuple[Path, Manifest], ...]
+    sweeps: tuple[FoundSweep, ...]
+    unreadable: Mapping[Path, str]
 
     @property
-    def missing(self) -> list[Wanted]:
-        """What sweeps want and is not there, or cannot be."""
-        there = {run.folder.absolute() for run in self.runs}
-        wanted = [(root.absolute(), one) for root, manifest in self.sweeps for one in manifest.runs]
-        return list(dict.fromkeys(one for root, one in wanted if one.run is None or root / one.run not in there))
-
-    def commands(self, states: Collection[str]) -> list[str]:
-        """What finishes the sweeps that have runs in one of these states; "missing" is one."""
-        state_of = {run.folder.absolute(): run.state for run in self.runs}
-        having = [
-            manifest.command
-            for root, manifest in self.sweeps
-            if any(one.run and state_of.get(root.absolute() / one.run, "missing") in states for one in manifest.runs)
-        ]
-        return list(dict.fromkeys(having))
+    def missing(self) -> list[tuple[FoundSweep, Wanted]]:
+        """What sweeps want and is not there, each run once, or cannot be."""
+        wanted = {
+            (sweep.path.parent, one.run or one.overrides): (sweep, one)
+            for sweep in self.sweeps
+            for one, run in zip(sweep.manifest.runs, sweep.runs, strict=True)
+            if run is None
+        }
+        return list(wanted.values())
 
 
 def find_results(folder: Path) -> Results:
-    """All runs and sweeps at or below `folder`.
+    """All runs and sweeps at or below `folder`; what vanishes meanwhile is none of them.
 
     Raises
     ------
@@ -103,17 +127,41 @@ def find_results(folder: Path) -> Results:
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder, expected one with runs, such as outputs or outputs/demo")
+    folders, manifests = _found(folder)
+    runs = [run for run in map(_read_or_reason, folders) if run is not None]
+    sweeps, unreadable = _sweeps(manifests, runs)
+    if not (runs or sweeps or unreadable):
+        raise InvalidInput(f"{folder} holds no runs, expected a folder that `slicebench run` wrote to")
+    return Results(tuple(runs), tuple(sweeps), unreadable)
+
+
+def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders of runs and the manifests of sweeps at or below a folder, by name."""
     runs, manifests = [], []
     for root, folders, files in os.walk(folder):
         if "run.json" in files:
-            runs.append(Path(root))
+            runs.append(root)
             folders.clear()  # what lies below a run is the run's
-        elif Path(root).name == MANIFESTS:
-            manifests += [Path(root, name) for name in sorted(files) if name.endswith(".json")]
-    if not runs and not manifests:
-        raise InvalidInput(f"{folder} holds no runs, expected a folder that `slicebench run` wrote to")
-    sweeps = [(path.parent.parent, read_manifest(path)) for path in sorted(manifests)]
-    return Results(tuple(map(_read_or_reason, sorted(runs))), tuple(sweeps))
+        elif os.path.basename(root) == MANIFESTS and root != str(folder):  # without the runs it says nothing
+            manifests += [os.path.join(root, name) for name in files if NAME.fullmatch(name)]
+    return sorted(map(Path, runs)), sorted(map(Path, manifests))
+
+
+def _sweeps(manifests: Sequence[Path], runs: Sequence[Run]) -> tuple[list[FoundSweep], dict[Path, str]]:
+    there = {os.path.abspath(run.folder): run for run in runs}
+    sweeps, unreadable = [], {}
+    for path in manifests:
+        try:
+            manifest = read_manifest(path)
+        except FileNotFoundError:
+            continue
+        except InvalidInput as error:
+            unreadable[path] = str(error)
+            continue
+        root = os.path.abspath(path.parent.parent)
+        found = (there.get(os.path.normpath(f"{root}/{one.run}")) if one.run else None for one in manifest.runs)
+        sweeps.append(FoundSweep(path, manifest, tuple(found)))
+    return sweeps, unreadable
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -129,7 +177,20 @@ def read_run(folder: Path) -> Run:
     state = str(content["status"])
     if state == "running" and not is_locked(folder / "lock"):
         state = "killed"
+    elif state == "done" and (lost := lost_file(folder, content)):
+        state, content = "killed", content | {"error": f"it was done, but {lost} is no longer what it wrote"}
     return Run(folder, state, content)
+
+
+def lost_file(folder: Path, content: Mapping[str, Any]) -> str | None:
+    """The first file of a finished run that is not there, or not as it was written, by its `run.json`."""
+    for name, size in content.get("files", {}).items():
+        try:
+            if os.stat(folder / name).st_size != size:
+                return str(name)
+        except FileNotFoundError:
+            return str(name)
+    return None
 
 
 def read_content(folder: Path) -> dict[str, Any] | None:
@@ -170,14 +231,15 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def _read_or_reason(folder: Path) -> Run:
-    """One broken folder must not keep the others from being shown."""
+def _read_or_reason(folder: Path) -> Run | None:
+    """One broken folder must not keep the others from being shown; None where it is gone."""
     try:
         return read_run(folder)
     except InvalidInput as error:
-        return Run(folder, "unreadable", {"error": str(error)})
+        reason = str(error)
     except OSError as error:  # the lock is not ours to try
-        return Run(folder, "unreadable", {"error": f"{error.filename or folder}: {error.strerror}"})
+        reason = f"{error.filename or folder}: {error.strerror}"
+    return Run(folder, "unreadable", {"error": reason}) if os.path.lexists(folder / "run.json") else None
 
 
 def stored_definition(folder: Path) -> dict[str, Any]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from experiments.console import printer, say
-from experiments.runs import Results, Run, find_results
+from experiments.runs import FoundSweep, Results, Run, find_results
 
 STATES = ("done", "running", "failed", "killed", "unreadable", "missing")
 OVER = ("done", "failed", "unreadable")  # states in which nothing more will happen by itself
-FEW = 40  # runs that are all listed; of more, those that are done are only counted
+FEW = 40  # runs that are all listed; of more, so many in each state, and none of those that are done
 EVERY = 2.0  # seconds between two looks
 
 
@@ -40,8 +40,9 @@ def show_status(folder: Path, as_json: bool) -> bool:
     if as_json:
         print(json.dumps([vars(line) for line in lines], indent=2))
     else:
-        printer().print(_table(lines))
-        _print_commands(results)
+        printer().print(_table(lines), Text(_counted(lines)))
+        for line in _advice(results):
+            printer().print(Text(line), soft_wrap=True)
     return all(line.status in ("done", "running") for line in lines)
 
 
@@ -49,60 +50,84 @@ def watch_status(folder: Path) -> bool:
     """The same, refreshed until nothing more happens by itself; off a terminal a line for each change."""
     console = printer()
     before = ""
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        while True:
-            lines = _lines(find_results(folder))
-            if console.is_terminal:
-                live.update(_table(lines), refresh=True)
-            elif (text := _counted(lines)) != before:
-                say(text)
-                before = text
-            if all(line.status in OVER for line in lines):
-                break
-            time.sleep(EVERY)
-    return show_status(folder, as_json=False)
+    try:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while True:
+                lines = _lines(find_results(folder))
+                if console.is_terminal:
+                    live.update(Group(Text(_counted(lines)), _table(lines)), refresh=True)
+                elif (text := _counted(lines)) != before:
+                    say(text)
+                    before = text
+                if all(line.status in OVER for line in lines):
+                    break
+                time.sleep(EVERY)
+    finally:  # also of what is interrupted the last table stays
+        ok = show_status(folder, as_json=False)
+    return ok
 
 
 def _lines(results: Results) -> list[Line]:
     runs = [Line(run.name, run.state, _note(run)) for run in results.runs]
-    for wanted in results.missing:
-        overrides = " ".join(wanted.overrides)
-        failed = Line(overrides, "failed", wanted.error or "")
-        runs.append(failed if wanted.run is None else Line(wanted.run, "missing", overrides))
-    return runs
+    for sweep, one in results.missing:
+        words = sweep.words(one)
+        cannot = Line("-", "failed", f"{words}: {one.error}")
+        runs.append(cannot if one.run is None else Line(one.run, "missing", words))
+    return runs + [
+        Line(f"{path.parent.name}/{path.name}", "unreadable", why) for path, why in results.unreadable.items()
+    ]
 
 
-def _table(lines: list[Line]) -> RenderableType:
+def _table(lines: Sequence[Line]) -> RenderableType:
+    """Each run or, of many, the first in each state that there is something to say about."""
+    shown = lines if len(lines) <= FEW else [one for state in STATES[1:] for one in _of(state, lines)[:FEW]]
     table = Table("run", "status", "", box=SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True  # to be copied: never cut short
-    for line in lines:
-        if len(lines) <= FEW or line.status != "done":
-            table.add_row(escape(line.run), line.status, escape(line.note))
-    return Group(*([table] if table.row_count else []), Text(_counted(lines)))
+    table.columns[2].overflow = "fold"
+    for line in shown:
+        table.add_row(*map(Text, (line.run, line.status, line.note)))
+    return table if shown else Group()
 
 
-def _counted(lines: list[Line]) -> str:
+def _of(state: str, lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line.status == state]
+
+
+def _counted(lines: Sequence[Line]) -> str:
     counts = Counter(line.status for line in lines)
     return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
-def _print_commands(results: Results) -> None:
-    """What finishes what is there."""
-    console = printer()
-    unfinished, failed = results.commands(("killed", "missing")), results.commands(("failed",))
-    for command in unfinished:
-        console.print(f"to finish: {command}", markup=False, soft_wrap=True)
-    for command in failed:
-        console.print(f"to try failed runs again: {command} compute.retry_failed=true", markup=False, soft_wrap=True)
-    alone = any(run.state in ("failed", "killed") for run in results.runs) and not (unfinished or failed)
-    if alone:
-        console.print("The command that started them goes on where they stopped.")
+def _advice(results: Results) -> list[str]:
+    """What finishes what is there, a line for each command."""
+    lines = [line for sweep in results.sweeps for line in _advice_for(sweep)]
+    of_sweeps = {run.folder for sweep in results.sweeps for run in sweep.runs if run is not None}
+    if any(run.state == "killed" or _failed(run) for run in results.runs if run.folder not in of_sweeps):
+        lines.append("The command that started a run goes on where it stopped.")
+    return list(dict.fromkeys(lines))
+
+
+def _advice_for(sweep: FoundSweep) -> list[str]:
+    wanted = list(zip(sweep.manifest.runs, sweep.runs, strict=True))
+    states = {"missing" if run is None else run.state for one, run in wanted if one.run is not None}
+    command = sweep.manifest.command
+    lines = []
+    if states & {"killed", "missing"}:
+        lines.append(f"to finish{', should it stop' if 'running' in states else ''}: {command}")
+    if any(run is not None and _failed(run) for _, run in wanted):
+        lines.append(f"to try failed runs again: {command} compute.retry_failed=true")
+    if any(one.run is None for one, _ in wanted):
+        lines.append(f"settings that cannot be used stay in this list until {sweep.path} is deleted")
+    return lines
+
+
+def _failed(run: Run) -> bool:
+    """Whether another try may end otherwise: what a method refuses, it refuses again."""
+    return run.state == "failed" and not run.content.get("refusal")
 
 
 def _note(run: Run) -> str:
     if run.state == "done":
         refused = len(run.content["refused"])
         return f"{sum(run.content['seconds'].values()):.1f} s" + (f", {refused} refused" if refused else "")
-    if run.state in ("failed", "unreadable"):
-        return str(run.content.get("error", ""))
-    return run.progress()
+    return str(run.content.get("error") or run.progress())

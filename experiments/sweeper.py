@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,19 +20,23 @@ from hydra.core.plugins import Plugins
 from hydra.plugins import sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+from rich.progress import track
 
 from experiments.cache import is_locked
-from experiments.console import say
+from experiments.console import console, say
 from experiments.contract import Dataset, ProblemSet
 from experiments.jobs import Failure, Result, plan_job, run_job, tried
 from experiments.keys import key_of
 from experiments.loading import check_dataset, read_dataset
 from experiments.manifest import Manifest, Wanted, write_manifest
-from experiments.record import Record
+from experiments.record import Record, is_done
+from experiments.runs import read_content
 from experiments.settings import Settings, check_settings
 from experiments.watching import watched
+from methods.errors import InvalidInput
 
 IN_PROCESS, SLURM = "BasicLauncher", "SlurmLauncher"
+KEPT = 4  # data sets in memory
 EVERY = 1.0  # seconds between two looks at runs that another process works on
 
 
@@ -68,15 +73,41 @@ ASKED: ContextVar[Asked] = ContextVar("asked")  # Hydra makes the sweeper itself
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: where it goes, and what came of it so far."""
+    """One run of a sweep.
+
+    Parameters
+    ----------
+    overrides : tuple of str
+    folder : Path, optional
+        Where it goes; None where its settings cannot be used.
+    retry : bool
+        Whether it is tried again if it failed before.
+    unusable : Failure, optional
+        Why its settings cannot be used.
+    """
 
     overrides: tuple[str, ...]
-    folder: Path | None = None  # none where its settings cannot be used
-    result: Result = None
+    folder: Path | None
+    retry: bool = False
+    unusable: Failure | None = None
 
-    @property
-    def is_left(self) -> bool:
-        return self.folder is not None and self.result is None
+    def result(self) -> Result:
+        """What came of it so far, in this sweep or in another one; None where it is still to be done."""
+        if self.folder is None:
+            return self.unusable
+        if is_done(self.folder):
+            return self.folder
+        before = read_content(self.folder) or {}
+        if before.get("status") != "failed" or self.retry:
+            return None
+        refused = bool(before.get("refusal"))
+        again = "" if refused else " (it failed before; compute.retry_failed=true tries it again)"
+        reason = f"{before.get('error', 'no reason was kept')}{again}"
+        return Failure(" ".join(self.overrides), reason, refused, ours=False, trace="")
+
+    def is_running(self) -> bool:
+        """Whether a process works on it."""
+        return self.folder is not None and is_locked(self.folder / "lock")
 
 
 class Sweeper(sweeper.Sweeper):
@@ -97,9 +128,7 @@ class Sweeper(sweeper.Sweeper):
         self.hydra_context, self.config = hydra_context, config
         # not the task of `hydra.main`: jobs may run in other processes, which import a function by its name
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, run_job, config)
-        self._launcher_is = type(
-            self.launcher
-        ).__name__  # Hydra loads its plugins anew: the class is not ours to import
+        self._launcher_is = type(self.launcher).__name__  # Hydra loads its plugins anew: no class to compare with
         self._data: dict[str, Dataset | ProblemSet] = {}
         if self._launcher_is == SLURM:
             from experiments.slurm import use_sweep_jobs
@@ -109,6 +138,8 @@ class Sweeper(sweeper.Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Everything that was asked for; `arguments` is a part of it."""
         asked = ASKED.get()
+        if self._launcher_is == SLURM and not asked.dry_run and shutil.which("sbatch") is None:
+            raise InvalidInput("there is no SLURM here (no sbatch): take hydra/launcher=joblib, or none")
         combinations = [[c for arm in sweep.arms for c in self._combinations(arm)] for sweep in asked.sweeps]
         if asked.dry_run:
             asked.results += [[self._dry(overrides) for overrides in one] for one in combinations]
@@ -116,9 +147,10 @@ class Sweeper(sweeper.Sweeper):
         planned = [self._planned(one) for one in combinations]
         for sweep, jobs in zip(asked.sweeps, planned, strict=True):
             self._write_manifest(sweep, jobs)
-        _say_what_is_left([job for jobs in planned for job in jobs], sum(map(len, combinations)))
-        results = self._done([job for jobs in planned for job in jobs if job.is_left])
-        asked.results += [[results.get(job.folder, job.result) for job in jobs] for jobs in planned]
+        results = {job: job.result() for jobs in planned for job in jobs}
+        _say_what_is_left(results, sum(map(len, combinations)))
+        results |= self._done([job for job, result in results.items() if result is None])
+        asked.results += [[results[job] for job in jobs] for jobs in planned]
 
     def _combinations(self, arm: Sequence[str]) -> list[tuple[str, ...]]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -139,29 +171,22 @@ class Sweeper(sweeper.Sweeper):
 
     def _planned(self, combinations: Sequence[tuple[str, ...]]) -> list[Job]:
         """A job for each run, those that are there twice once."""
-        jobs = [self._job(overrides) for overrides in combinations]
+        shown = track(combinations, "looking at runs", console=console, transient=True, disable=not console.is_terminal)
+        jobs = [self._job(overrides) for overrides in shown]
         return list({job.folder or job.overrides: job for job in reversed(jobs)}.values())[::-1]
 
     def _job(self, overrides: tuple[str, ...]) -> Job:
-        planned = tried(overrides, lambda: self._found(overrides))
-        return Job(overrides, result=planned) if isinstance(planned, Failure) else planned
+        def checked() -> Job:
+            settings = check_settings(self._config(overrides))
+            record = Record.planned(settings, self._dataset(settings))
+            record.before()  # it can be read
+            return Job(overrides, record.folder, settings.compute.retry_failed)
 
-    def _found(self, overrides: tuple[str, ...]) -> Job:
-        """The job, with its result where an earlier sweep left one."""
-        settings = check_settings(self._config(overrides))
-        record = Record.planned(settings, self._dataset(settings))
-        before = record.before()
-        if record.done:
-            return Job(overrides, record.folder, record.folder)
-        if before.get("status") == "failed" and not settings.compute.retry_failed:
-            refusal = bool(before.get("refusal"))
-            again = "" if refusal else " (it failed before; compute.retry_failed=true tries it again)"
-            reason = f"{before.get('error', 'no reason was kept')}{again}"
-            return Job(overrides, record.folder, Failure(" ".join(overrides), reason, refusal, ours=False, trace=""))
-        return Job(overrides, record.folder)
+        job = tried(overrides, checked)
+        return Job(overrides, None, unusable=job) if isinstance(job, Failure) else job
 
     def _dataset(self, settings: Settings) -> Dataset | ProblemSet:
-        """The data of a run: read once for all runs in a row that share it."""
+        """The data of a run: read once for all runs, near each other, that share it."""
         which = {
             "dataset": settings.dataset.defining(),
             "split": settings.seeds.split,
@@ -169,36 +194,36 @@ class Sweeper(sweeper.Sweeper):
         }
         key = key_of(which)
         if key not in self._data:
-            self._data = {key: read_dataset(settings)}
+            self._data |= {key: read_dataset(settings)}
+            self._data = dict(list(self._data.items())[-KEPT:])
         return check_dataset(settings, self._data[key])
 
     def _write_manifest(self, sweep: Sweep, jobs: Sequence[Job]) -> None:
         results = (sweep.results or Path(self.config.paths.results)).expanduser().absolute()
         wanted = [
-            Wanted(job.overrides, None, job.result.reason)
-            if job.folder is None and isinstance(job.result, Failure)
+            Wanted(job.overrides, None, job.unusable.reason)
+            if job.unusable
             else Wanted(job.overrides, os.path.relpath(job.folder or "", results))
             for job in jobs
         ]
         write_manifest(results, Manifest(sweep.command, tuple(wanted)))
 
-    def _done(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+    def _done(self, jobs: Sequence[Job]) -> dict[Job, Result]:
         """Let the launcher do what no other process works on; the rest when it is free."""
-        done: dict[Path | None, Result] = {}
-        waiting = list(jobs)
-        while waiting:
-            free = [job for job in waiting if not _is_running(job)][: self.max_batch_size]
+        done: dict[Job, Result] = {}
+        while waiting := [job for job in jobs if job not in done]:
+            free = [job for job in waiting if not job.is_running()][: self.max_batch_size]
             if not free:
                 say(f"waiting for other processes, which work on {len(waiting)} of the runs")
-                while all(map(_is_running, waiting)):
+                while all(job.is_running() for job in waiting):
                     time.sleep(EVERY)
-            left = [job for job in free if not _is_done(job)]  # another process may have been faster
-            done |= {job.folder: job.folder for job in free if job not in left}
-            done |= self._launched(left) if left else {}
-            waiting = [job for job in waiting if job not in free]
+            done |= {job: job.result() for job in free}  # another process may have been faster
+            done |= self._launched([job for job in free if done[job] is None])
         return done
 
-    def _launched(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+    def _launched(self, jobs: Sequence[Job]) -> dict[Job, Result]:
+        if not jobs:
+            return {}
         folders = [job.folder for job in jobs if job.folder is not None]
         try:
             with watched(folders, shown=self._launcher_is != IN_PROCESS):
@@ -209,40 +234,33 @@ class Sweeper(sweeper.Sweeper):
             if self._launcher_is == SLURM:
                 say("jobs that were submitted go on: squeue --me shows them, scancel ends them")
             raise
-        found = {job.folder: one.return_value for job, one in zip(jobs, returned, strict=True)}
         # a job that ended without a word, such as one that was cancelled, may have finished its run all the same
-        return {job.folder: job.folder if _is_done(job) else found[job.folder] for job in jobs}
+        pairs = zip(jobs, returned, strict=True)
+        return {job: job.folder if _is_done(job) else one.return_value for job, one in pairs}
 
-    def _one_by_one(self, jobs: Sequence[Job]) -> dict[Path | None, Result]:
+    def _one_by_one(self, jobs: Sequence[Job]) -> dict[Job, Result]:
         """Each in a launch of its own: one that is killed again takes no other with it."""
         if len(jobs) == 1:
             reason = "its process was killed; was there not enough memory?"
-            return {jobs[0].folder: Failure(" ".join(jobs[0].overrides), reason, refused=False, ours=True, trace="")}
+            return {jobs[0]: Failure(" ".join(jobs[0].overrides), reason, refused=False, ours=True, trace="")}
         say("a process was killed: what is left of the sweep goes on one run after the other")
-        done: dict[Path | None, Result] = {}
+        done: dict[Job, Result] = {}
         for job in jobs:
-            done |= {job.folder: job.folder} if _is_done(job) else self._launched([job])
+            done |= {job: job.folder} if _is_done(job) else self._launched([job])
         return done
 
 
-def _is_running(job: Job) -> bool:
-    return job.folder is not None and is_locked(job.folder / "lock")
-
-
 def _is_done(job: Job) -> bool:
-    from experiments.runs import read_content
-
-    content = None if job.folder is None else read_content(job.folder)
-    return content is not None and content["status"] == "done"
+    return job.folder is not None and is_done(job.folder)
 
 
-def _say_what_is_left(jobs: Sequence[Job], n_combinations: int) -> None:
+def _say_what_is_left(results: Mapping[Job, Result], n_combinations: int) -> None:
     counts = {
-        "there twice": n_combinations - len(jobs),
-        "with settings that cannot be used": sum(job.folder is None for job in jobs),
-        "done before, skipped": sum(isinstance(job.result, Path) for job in jobs),
-        "failed before": sum(isinstance(job.result, Failure) and job.folder is not None for job in jobs),
-        "to do": sum(job.is_left for job in jobs),
+        "there twice": n_combinations - len(results),
+        "with settings that cannot be used": sum(job.folder is None for job in results),
+        "done before, skipped": sum(isinstance(result, Path) for result in results.values()),
+        "failed before": sum(isinstance(one, Failure) and job.folder is not None for job, one in results.items()),
+        "to do": sum(result is None for result in results.values()),
     }
     if n_combinations > 1 or not counts["to do"]:
         say(f"{n_combinations} runs: {', '.join(f'{count} {what}' for what, count in counts.items() if count)}")

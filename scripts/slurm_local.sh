@@ -111,11 +111,17 @@ stop() { # a daemon by its pid file
 
 down() {
   [[ -f $conf ]] || fail "nothing is there to stop: $folder"
-  timeout 5 scancel --state=RUNNING,PENDING,SUSPENDED >/dev/null 2>&1 || true
-  sleep 0.5
+  timeout 5 scancel --user="$(id -un)" >/dev/null 2>&1 || true
+  for ((i = 0; i < 100; i++)); do # jobs get KillWait seconds
+    [[ -z $(timeout 5 squeue --noheader 2>/dev/null) ]] && break
+    sleep 0.1
+  done
   stop "$folder/slurmd.pid"
   stop "$folder/slurmctld.pid"
   stop "$folder/munge/pid"
+  for process in /proc/[0-9]*; do # what watches over a job that did not end
+    [[ $(readlink "$process/cwd" 2>/dev/null) != "$folder" ]] || kill -9 "${process#/proc/}" 2>/dev/null || true
+  done
   rm -rf "$folder"
 }
 

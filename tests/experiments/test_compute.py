@@ -1,7 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
+
+from experiments.compute import TOLD, n_threads
+from experiments.settings import Compute
 
 FAULTS = """
 import resource, sys, torch
@@ -29,3 +33,17 @@ def test_memory_that_was_freed_is_used_again():
     if not kept:
         pytest.skip("this C library has no mallopt")
     assert n < 0.5 * page_faults("return")[1]
+
+
+@pytest.mark.parametrize(
+    ("told", "n"),
+    [({"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "7"}, 3), ({"OMP_NUM_THREADS": "7"}, 7), ({}, None), ({"OMP_NUM_THREADS": "4,2"}, None)],
+    ids=["a cluster's share", "the user's wish", "all", "what is no number"],
+)
+def test_a_process_takes_its_share_of_the_cores(monkeypatch, told, n):
+    for name in TOLD:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert n_threads(Compute()) == (n or len(os.sched_getaffinity(0)))
+    assert n_threads(Compute(threads=5)) == 5
