@@ -189,7 +189,7 @@ def lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds this lock now; who asks keeps it from nobody else who does, and writes nothing."""
+    """Whether some process holds this lock now; to ask needs no right to write, and misleads nobody else who asks."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

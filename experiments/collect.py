@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from methods.errors import InvalidInput
 
 WORDS = tuple(name for name in TIDY if name not in ("seed", "true_slice", "slice", "k", "value"))
 NAMES = ("dataset", "model", "embedding", "corruption", "method", "variant")  # of a run, the same in all its rows
+ROWS = 100_000  # of scores, written at a time
 NAMED = 10  # runs that are not in the table, and commits, at most
 
 
@@ -49,7 +51,7 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
     report = Report(board, pairs, comparisons, bootstrap)
     out = folder / "collected"
-    write_atomically(out / "scores.parquet", lambda file: pq.write_table(_plain(table.select(TIDY)), file))
+    write_atomically(out / "scores.parquet", lambda file: _write(table.select(TIDY), file))
     write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
     write_atomically(out / "differences.csv", lambda file: pairs.to_csv(file, index=False))
     write_text(out / "leaderboard.md", markdown(report))
@@ -106,12 +108,15 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     )
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """For everybody: words as text."""
+def _write(table: pa.Table, file: BinaryIO) -> None:
+    """For everybody: words as text, which takes more memory, hence some rows at a time."""
     fields = [
         field.with_type(pa.large_string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
     ]
-    return table.cast(pa.schema(fields, table.schema.metadata))
+    schema = pa.schema(fields, table.schema.metadata)
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(table), ROWS):
+            writer.write_table(table.slice(start, ROWS).cast(schema))
 
 
 def _variants(runs: Sequence[Run], identities: Sequence[tuple[str, ...]]) -> list[str]:

@@ -54,7 +54,7 @@ def explanation(error: BaseException) -> str | None:
     if isinstance(error, OSError) or type(error).__name__ in ("SafetensorError", "ArrowInvalid"):
         return _about_files(error)
     if type(error).__name__ == "FailedJobError":  # of submitit: what sbatch said
-        return f"the cluster does not take the jobs: {str(error).splitlines()[-1]}"
+        return f"the cluster does not take the jobs: {next(reversed(str(error).splitlines()), 'sbatch failed')}"
     if isinstance(error, ValueError) and _raised_in_hydra(error):
         return f"the command line cannot be read: {error}"
     return None
