@@ -8,6 +8,7 @@ import re
 import traceback
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.files import errno_of
@@ -111,4 +112,12 @@ def _settings_beside(error: BaseException, name: str) -> str:
     node = getattr(error.__cause__, "parent_node", None)
     if node is None:
         return ""
+    # a number without the group that it belongs to
+    below = [
+        f"{group}.{name}"
+        for group, values in node.items_ex(resolve=False)
+        if OmegaConf.is_dict(values) and name in values
+    ]
+    if below:
+        return f"; there is {' and '.join(below)}"
     return unknown_name("", name, (str(key) for key in node if key != "_target_"))

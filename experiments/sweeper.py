@@ -146,7 +146,8 @@ class Sweeper(sweeper.Sweeper):
             return
         planned = [self._planned(one) for one in combinations]
         for sweep, jobs in zip(asked.sweeps, planned, strict=True):
-            self._write_manifest(sweep, jobs)
+            if any(job.folder for job in jobs):  # else a mistake in the command, which will be given again without it
+                self._write_manifest(sweep, jobs)
         results = {job: job.result() for jobs in planned for job in jobs}
         _say_what_is_left(results, sum(map(len, combinations)))
         results |= self._done([job for job, result in results.items() if result is None])

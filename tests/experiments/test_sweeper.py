@@ -108,7 +108,17 @@ def test_a_run_whose_settings_cannot_be_used_is_named_and_the_others_are_done(sl
     assert len(written()) == 2
     (manifest,) = manifests()
     assert [run["run"] is None for run in manifest["runs"]] == [False, True, False, True]
-    assert {run["error"] for run in manifest["runs"]} == {None, "seeds.method is -1, expected at least 0 and at most 4294967295"}
+    assert {run["error"] for run in manifest["runs"]} == {
+        None,
+        "seeds.method is -1, expected at least 0 and at most 4294967295",
+    }
+
+
+def test_a_mistake_that_all_runs_share_is_one_line_and_no_sweep_that_anybody_waits_for(slicebench):
+    done = slicebench("run", *TWO, "retry_failed=true")
+    assert done.exit_code == 2
+    assert "(and 1 others): there is no setting 'retry_failed'; there is compute.retry_failed" in done.stderr
+    assert not Path("outputs/sweeps").exists()
 
 
 def test_the_manifest_has_every_run_once_and_the_command(slicebench):
