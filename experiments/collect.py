@@ -40,7 +40,8 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     done = [run for run in results.runs if run.state == "done"]
     others = _others(results)
     if not done:
-        raise InvalidInput(f"{folder} holds no finished run ({len(others)} others): `slicebench status {folder}`")
+        count = f"{len(others)} are failed, running or missing"
+        raise InvalidInput(f"{folder} holds no finished run ({count}): `slicebench status {folder}`")
     for run in done:
         check_unchanged(run)
     bootstrap = _bootstrap(done, confidence, resamples)

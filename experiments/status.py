@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,17 +80,21 @@ def _lines(results: Results) -> list[Line]:
 
 def _table(lines: Sequence[Line]) -> RenderableType:
     """Each run or, of many, the first in each state that there is something to say about."""
-    shown = lines if len(lines) <= FEW else [one for state in STATES[1:] for one in _of(state, lines)[:FEW]]
     table = Table("run", "status", "", box=SIMPLE_HEAD, pad_edge=False)
     table.columns[0].no_wrap = True  # to be copied: never cut short
     table.columns[2].overflow = "fold"
-    for line in shown:
+    for line in lines if len(lines) <= FEW else _first(lines):
         table.add_row(*map(Text, (line.run, line.status, line.note)))
-    return table if shown else Group()
+    return table if table.row_count else Group()
 
 
-def _of(state: str, lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if line.status == state]
+def _first(lines: Sequence[Line]) -> Iterator[Line]:
+    """Those of each state but "done", and how many others there are."""
+    for state in STATES[1:]:
+        alike = [line for line in lines if line.status == state]
+        yield from alike[:FEW]
+        if len(alike) > FEW:
+            yield Line("", state, f"and {len(alike) - FEW} others")
 
 
 def _counted(lines: Sequence[Line]) -> str:

@@ -4,7 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from experiments.cache import waiting_lock
 from experiments.leaderboard import COLUMNS
+from experiments.manifest import Manifest, Wanted, write_manifest
 
 SMALL = ("corruption=relabel_subclass", "corruption.n_seeds=2", "model.training.epochs=10")
 
@@ -101,9 +103,82 @@ def test_problems_without_truth_are_collected_too(slicebench):
     assert {"size", "mean_loss", "accuracy", "gap"} <= set(board()["metric"])
 
 
-def test_what_is_not_finished_is_said(collected, slicebench):
-    slicebench("run", "method=gmm", "method.n_components=5000")
-    assert "(failed)" in slicebench("collect", "outputs").stderr
+def manifest(*runs, results="outputs"):
+    """Write the manifest of a sweep of such runs: (override, folder or none)."""
+    wanted = tuple(Wanted((override, "tracking=none"), run, None if run else "why") for override, run in runs)
+    write_manifest(Path(results), Manifest("slicebench run ...", wanted))
+
+
+def changed(name, **content):
+    """Change what the `run.json` of a method's run says."""
+    (path,) = Path("outputs", "digits").glob(f"{name}-*/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    return f"{path.parent.parent.name}/{path.parent.name}"
+
+
+def said(slicebench):
+    return slicebench("collect", "outputs").stderr
+
+
+def test_what_is_not_in_the_table_is_named_with_its_state(collected, slicebench):
+    failed = changed("random", status="failed", error="KeyError: 3")
+    manifest(("method=gmm", "digits/gmm-0"), ("method=3", None))
+    (Path("outputs") / "sweeps" / "0123456789abcdef.json").write_text("{")
+    done = slicebench("collect", "outputs")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        f"not in the table: {failed} (failed), digits/gmm-0 (missing), method=3 (failed), "
+        "outputs/sweeps/0123456789abcdef.json (unreadable)"
+    ]
+    assert "random" not in set(board()["method"])
+
+
+def test_a_run_under_way_is_not_in_the_table(collected, slicebench):
+    running = changed("random", status="running")
+    (path,) = Path("outputs", "digits").glob("random-*")
+    with waiting_lock(path / "lock", "the run"):
+        assert said(slicebench) == f"not in the table: {running} (running)\n"
+    assert said(slicebench) == f"not in the table: {running} (killed)\n"
+
+
+def test_a_run_whose_scores_are_cut_off_is_not_in_the_table(collected, slicebench):
+    (path,) = Path("outputs", "digits").glob("random-*/scores.parquet")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "(killed)" in said(slicebench)
+    assert "random" not in set(board()["method"])
+
+
+def test_scores_that_cannot_be_read_are_named(collected, slicebench):
+    (path,) = Path("outputs", "digits").glob("random-*/scores.parquet")
+    path.write_bytes(bytes(path.stat().st_size))
+    done = slicebench("collect", "outputs")
+    assert done.exit_code == 2
+    assert f"{path} cannot be read" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_of_many_that_are_missing_the_first_are_named(collected, slicebench):
+    manifest(*((f"seeds.method={seed}", f"digits/gmm-{seed}") for seed in range(30)))
+    assert said(slicebench).endswith("digits/gmm-9 (missing) and 20 others\n")
+
+
+def test_runs_of_several_commits_are_said_to_be_so(collected, slicebench):
+    commits = {"random": {"commit": 40 * "a", "dirty": False}, "highest_loss": {"commit": 40 * "b", "dirty": True}}
+    for name, git in commits.items():
+        changed(name, git=git)
+    says = f"1 by {12 * 'b'} and changes, 1 by {12 * 'a'}"
+    assert said(slicebench) == f"runs were made by several commits, which count as one version of the code: {says}\n"
+    changed("highest_loss", git=commits["random"])
+    assert said(slicebench) == ""
+
+
+def test_a_sweep_that_has_not_begun_has_nothing_to_collect(slicebench):
+    manifest(("method=gmm", "digits/gmm-0"), ("method=3", None), results="outputs/new")
+    done = slicebench("collect", "outputs/new")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "slicebench: outputs/new holds no finished run (2 are failed, running or missing): `slicebench status outputs/new`"
+    ]
 
 
 def test_methods_that_met_other_problems_are_not_paired(slicebench):

@@ -145,3 +145,14 @@ def test_a_method_that_refuses_some_groups_spoils_no_comparison_of_the_others():
     assert comparison.best.p_values["bad"] < 0.01
     assert comparison.best.indistinguishable == ("half",)
     assert comparison.best.n_groups == 3
+
+
+def test_words_as_categories_give_the_same_numbers():
+    methods = {"b": [1.0, 0.5, 1.0, 0.5, 0.25, 0.0], "a": [0.0, 0.5, 0.0, 0.5, 0.25, 0.75]}
+    refused = scores("b", [1.0], ["g9"], protocol=None, metric="refused", k=None, true_slice=None, slice=None)
+    text = pd.concat([*(scores(name, values) for name, values in methods.items()), refused], ignore_index=True)
+    words = text.astype(dict.fromkeys(text.select_dtypes("str"), "category"))
+    assert "category" in set(words.dtypes.astype(str))
+    pd.testing.assert_frame_equal(leaderboard(words, BOOTSTRAP), leaderboard(text, BOOTSTRAP))
+    pd.testing.assert_frame_equal(differences(words, P10, BOOTSTRAP), differences(text, P10, BOOTSTRAP))
+    assert compare(words, P10, alpha=0.05) == compare(text, P10, alpha=0.05)

@@ -289,23 +289,27 @@ def test_an_error_in_a_method_is_a_failed_run_and_shows_itself(slicebench, works
 
 
 SLOW = """
-import time
-from dataclasses import dataclass
+import os, time
 from methods import HighestLoss
 
-@dataclass
-class Slow(HighestLoss):
-    seconds: float = 0.0
-
+class Mine(HighestLoss):
     def fit(self, outputs):
-        time.sleep(self.seconds)
+        time.sleep(float(os.environ.get("SECONDS", 0)))
         return super().fit(outputs)
 """
 
 
-def started(workspace, *arguments):
-    command = [sys.executable, "-m", "experiments.cli", "run", "--import-path", str(workspace), "tracking=none"]
-    return subprocess.Popen([*command, *arguments], cwd=workspace, stderr=subprocess.PIPE, text=True)
+def started(workspace, *overrides, seconds):
+    """What `custom` runs, in a process of its own, where each fit takes so many seconds longer."""
+    (workspace / "mine.py").write_text(SLOW)
+    command = [sys.executable, "-m", "experiments.cli", "run", "tracking=none", "compute.threads=1", "--import-path", "."]
+    return subprocess.Popen(
+        [*command, "method=custom", "method._target_=mine.Mine", *overrides],
+        cwd=workspace,
+        env=os.environ | {"SECONDS": str(seconds)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for(condition, seconds=60):
@@ -315,15 +319,9 @@ def wait_for(condition, seconds=60):
         time.sleep(0.02)
 
 
-def test_a_killed_run_goes_on_where_it_was_and_ends_alike(slicebench, workspace):
-    (workspace / "slow.py").write_text(SLOW)
-    overrides = ["method=custom", "method._target_=slow.Slow", "+method.seconds=0.1", "compute.problems_per_part=2"]
-    overrides += ["corruption=relabel_subclass", "corruption.n_seeds=1", "compute.threads=1"]
-    undisturbed = started(workspace, *overrides, "paths.results=undisturbed")
-    assert undisturbed.wait(timeout=60) == 0, undisturbed.stderr.read()
-    undisturbed.stderr.close()
-
-    killed = started(workspace, *overrides)
+def test_a_killed_run_goes_on_where_it_was_and_ends_alike(slicebench, custom, workspace):
+    overrides = ["corruption=relabel_subclass", "corruption.n_seeds=1", "compute.problems_per_part=2"]
+    killed = started(workspace, *overrides, seconds=0.1)
     parts = workspace / "outputs"
     wait_for(lambda: len(list(parts.rglob("parts/*.parquet"))) >= 2)
     os.kill(killed.pid, signal.SIGKILL)
@@ -334,9 +332,9 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_alike(slicebench, workspace)
     assert 2 <= len(finished) < 5
     assert json.loads(slicebench("status", "--json").stdout)[0]["status"] == "killed"
 
-    again = started(workspace, *overrides)
-    assert again.wait(timeout=60) == 0, again.stderr.read()
-    again.stderr.close()
+    for where in ("outputs", "undisturbed"):
+        done = custom(SLOW, *overrides, f"paths.results={where}")
+        assert done.exit_code == 0, done.output
     for name, written in finished.items():
         assert (folder / "parts" / name).stat().st_mtime_ns == written, "a finished part was done again"
     expected = next((workspace / "undisturbed").rglob("scores.parquet"))
@@ -349,21 +347,22 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_alike(slicebench, workspace)
             assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_two_processes_that_want_the_same_run_do_it_once(workspace):
-    (workspace / "slow.py").write_text(SLOW)
-    overrides = ["method=custom", "method._target_=slow.Slow", "+method.seconds=1.5"]
-    processes = [started(workspace, *overrides) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sum(": done in" in text for text in said) == 1
-    assert sum("done before, skipped" in text for text in said) == 1
+def test_two_processes_that_want_the_same_run_do_it_once(custom, workspace):
+    """This one comes second, and waits for the other."""
+    process = started(workspace, seconds=1.5)
+    wait_for(lambda: list(workspace.rglob("run.json")))
+    done = custom(SLOW)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, done.exit_code) == (0, 0), said + done.output
+    assert ": done in" in said
+    assert ": done in" not in done.stderr
+    assert "done before, skipped" in done.stderr
     with np.load(next(workspace.rglob("parts/000.npz"))) as arrays:
         assert "all/members" in arrays
 
 
 def test_running_is_told_from_killed(slicebench, workspace):
-    (workspace / "slow.py").write_text(SLOW)
-    process = started(workspace, "method=custom", "method._target_=slow.Slow", "+method.seconds=600")
+    process = started(workspace, seconds=600)
     try:
         wait_for(lambda: list(workspace.rglob("run.json")))
         (run,) = json.loads(slicebench("status", "--json").stdout)

@@ -1,11 +1,17 @@
 """Run folders as kills, full disks and hands leave them."""
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from experiments.runs import check_definition, check_unchanged, find_runs, read_content, read_run
+from experiments import runs
+from experiments.manifest import Manifest, Wanted, write_manifest
+from experiments.runs import check_definition, check_unchanged, find_results, find_runs, read_content, read_run
 from methods.errors import InvalidInput
 
 CONTENT = {"status": "done", "definition": {"method": {"size": 1}}, "seconds": {"train": 1.5}, "refused": {}}
@@ -81,3 +87,96 @@ def test_a_folder_with_another_key_is_refused(tmp_path):
     (folder / "config.yaml").write_text(yaml.safe_dump(CONTENT["definition"]))
     with pytest.raises(InvalidInput, match="was changed by hand"):
         check_unchanged(find_runs(tmp_path)[0])
+
+
+def test_a_done_run_whose_files_are_not_what_it_wrote_is_no_longer_done(tmp_path):
+    folder = written(tmp_path / "a", CONTENT | {"files": {"scores.parquet": 3, "parts/000.npz": 2}})
+    (folder / "scores.parquet").write_text("abc")
+    assert read_run(folder).state == "killed"
+    assert "parts/000.npz is no longer what it wrote" in read_run(folder).content["error"]
+    (folder / "parts").mkdir()
+    (folder / "parts" / "000.npz").write_text("ab")
+    assert read_run(folder).state == "done"
+    (folder / "scores.parquet").write_text("ab")
+    assert "scores.parquet is no longer what it wrote" in read_run(folder).content["error"]
+
+
+def test_what_lies_below_a_run_is_the_runs(tmp_path):
+    written(tmp_path / "a" / "wandb" / "run-1", CONTENT)
+    written(tmp_path / "a", CONTENT)
+    assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a"]
+
+
+def test_a_sweep_knows_which_of_its_runs_are_there(tmp_path, monkeypatch):
+    written(tmp_path / "outputs" / "digits" / "gmm-0", CONTENT)
+    wanted = (
+        Wanted(("a=0",), "digits/gmm-0"),
+        Wanted(("a=1",), "digits/gmm-1"),
+        Wanted(("a=x",), None, "x is no number"),
+    )
+    write_manifest(tmp_path / "outputs", Manifest("slicebench run", wanted))
+    monkeypatch.chdir(tmp_path / "outputs")
+    for folder in (tmp_path, tmp_path / "outputs", tmp_path / "outputs" / "digits" / "..", Path("../outputs")):
+        results = find_results(folder)
+        (sweep,) = results.sweeps
+        assert [run and run.name for run in sweep.runs] == ["digits/gmm-0", None, None]
+        assert [one for _, one in results.missing] == list(wanted[1:])
+
+
+def test_a_run_that_vanishes_while_we_look_is_none_of_them(tmp_path, monkeypatch):
+    written(tmp_path / "a", CONTENT)
+    written(tmp_path / "b", CONTENT)
+
+    def gone(folder):
+        if folder.name == "b":
+            shutil.rmtree(folder)
+        return read_run(folder)
+
+    monkeypatch.setattr(runs, "read_run", gone)
+    assert [run.folder.name for run in find_runs(tmp_path)] == ["a"]
+
+
+def test_a_manifest_that_vanishes_while_we_look_is_no_sweep(tmp_path, monkeypatch):
+    written(tmp_path / "a", CONTENT)
+    write_manifest(tmp_path, Manifest("slicebench run", (Wanted(("a=1",), "digits/a-0"),)))
+    monkeypatch.setattr(runs, "_read_or_reason", lambda _: shutil.rmtree(tmp_path / "sweeps"))
+    with pytest.raises(InvalidInput, match="holds no runs"):
+        find_results(tmp_path)
+
+
+BUSY = """
+import shutil, sys
+from pathlib import Path
+from experiments.files import write_json
+from experiments.manifest import Manifest, Wanted, write_manifest
+
+outputs = Path(sys.argv[1])
+content = {"definition": {}, "seconds": {}, "refused": {}}
+index = 0
+while True:
+    run = outputs / "digits" / f"gmm-{index % 3}"
+    for status in ("running", "done"):
+        write_json(run / "run.json", content | {"status": status})
+        write_json(run / "progress.json", {"what": "train", "done": index, "total": 9, "time": 0})
+        (run / "lock").touch()
+    write_manifest(outputs, Manifest("slicebench run", (Wanted(("a=1",), f"digits/gmm-{index % 3}"),)))
+    shutil.rmtree(run)
+    index += 1
+    if index == 3:
+        print("at work", flush=True)
+"""
+
+
+def test_folders_that_are_written_and_removed_meanwhile_are_read_all_the_same(tmp_path):
+    written(tmp_path / "digits" / "kept", CONTENT)
+    process = subprocess.Popen([sys.executable, "-c", BUSY, tmp_path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "at work\n"
+        for _ in range(300):
+            results = find_results(tmp_path)
+            assert {run.state for run in results.runs} <= {"done", "killed"}
+            assert (results.unreadable, len(results.sweeps)) == ({}, 1)
+            assert all(isinstance(run.progress(), str) for run in results.runs)
+    finally:
+        process.kill()
+        process.communicate()

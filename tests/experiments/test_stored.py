@@ -535,26 +535,21 @@ def test_the_paths_of_some_problems_may_be_known(three, slicebench, problem):
 
 
 SLOW = """
-import time
+import os, time
 from methods import HighestLoss
 
 class Slow(HighestLoss):
     def fit(self, outputs):
-        time.sleep(0.15)
+        time.sleep(float(os.environ.get("SECONDS", 0)))
         return super().fit(outputs)
 """
 
 
 def started(workspace, *arguments):
-    command = [sys.executable, "-m", "experiments.cli", "run", "--import-path", str(workspace), "dataset=dcbench"]
-    slow = ["method=custom", "method._target_=slow_stored.Slow", "+method.size=5", "compute.problems_per_part=1"]
-    overrides = [*slow, "dataset.partial=true", "tracking=none", "compute.threads=1", *arguments]
-    return subprocess.Popen([*command, *overrides], cwd=workspace, stderr=subprocess.PIPE, text=True)
-
-
-def finished(process):
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
+    """The run in a process of its own, which is slow."""
+    command = [sys.executable, "-m", "experiments.cli", "run", "tracking=none", "compute.threads=1", *arguments]
+    environment = os.environ | {"SECONDS": "0.15"}
+    return subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition):
@@ -572,23 +567,25 @@ def write_incomplete(root):
     sets.write_index(root, *(sets.entry(f"p_{i}", "rare", "celeba", of) for i, of in enumerate(panels, start=1)))
 
 
-def test_a_run_that_was_killed_between_parts_ends_as_one_that_was_not(root, workspace):
+def test_a_run_that_was_killed_between_parts_ends_as_one_that_was_not(root, workspace, slicebench):
     write_incomplete(root)
     (workspace / "slow_stored.py").write_text(SLOW)
-    undisturbed = started(workspace, "paths.results=undisturbed")
-    killed = started(workspace, "paths.results=killed")
+    run = ("--import-path", ".", "method=custom", "method._target_=slow_stored.Slow", "+method.size=5")
+    run += ("dataset=dcbench", "dataset.partial=true", "compute.problems_per_part=1")
+    killed = started(workspace, *run, "paths.results=killed")
     wait_for(lambda: len(list((workspace / "killed").rglob("parts/*.parquet"))) >= 2)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate(timeout=10)
-    finished(undisturbed)
     folder = the_run(workspace / "killed")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("parts/0*.*")}
     n_parts = len([path for path in before if path.suffix == ".parquet"])
     assert 2 <= n_parts < 7
 
-    finished(started(workspace, "paths.results=killed"))
-    done = [path for path in before if path.with_suffix(".parquet") in before]
-    assert [path for path in done if path.stat().st_mtime_ns != before[path]] == [], "a finished part was done again"
+    for where in ("killed", "undisturbed"):
+        done = slicebench("run", *run, f"paths.results={where}")
+        assert done.exit_code == 0, done.output
+    kept = [path for path in before if path.with_suffix(".parquet") in before]
+    assert [path for path in kept if path.stat().st_mtime_ns != before[path]] == [], "a finished part was done again"
     expected = the_run(workspace / "undisturbed")
     for name in ("scores", "examples"):
         pd.testing.assert_frame_equal(table(folder, name), table(expected, name), check_exact=True)
