@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import current_process
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -22,7 +23,13 @@ def printer() -> Console:
 
 def say(text: str) -> None:
     """One line for the person at the terminal."""
-    console.print(text, markup=False, soft_wrap=True)
+    if not is_behind_a_bar():
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def is_behind_a_bar() -> bool:
+    """Whether this is a process of joblib's, on a terminal where the one that started it shows how far all are."""
+    return console.is_terminal and current_process().name.startswith("LokyProcess")
 
 
 @contextmanager
@@ -34,7 +41,9 @@ def progress_bars(note: Callable[[str, int, int], None], every: float = 1.0) -> 
     bars: dict[str, TaskID] = {}
     noted = 0.0
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal or is_behind_a_bar()
+    ) as progress:
 
         def listen(what: str, done: int, total: int) -> None:
             nonlocal noted

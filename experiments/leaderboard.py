@@ -73,8 +73,9 @@ def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
 
 
 def _refused(scores: pd.DataFrame) -> pd.DataFrame:
-    refused = scores[scores["metric"] == "refused"]
-    return refused.groupby([*SETTING, *METHOD], dropna=False, observed=True).size().rename("n_refused").reset_index()
+    keys = [*SETTING, *METHOD]
+    refused = scores[scores["metric"] == "refused"].astype(dict.fromkeys(keys, "str"))
+    return refused.groupby(keys, dropna=False).size().rename("n_refused").reset_index()
 
 
 @dataclass(frozen=True)

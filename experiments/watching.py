@@ -14,12 +14,13 @@ from experiments.console import console, say
 from experiments.runs import read_run
 from methods.errors import InvalidInput
 
+OVER = ("done", "failed")
 LOOK, SAY = 2, 60  # seconds between two looks on a terminal, and between two lines elsewhere
 
 
 @contextmanager
 def watched(folders: Sequence[Path], shown: bool = True) -> Iterator[None]:
-    """Show how many of these runs are over: a bar on a terminal, else a line each minute in which it changed."""
+    """Show which of these runs are over, below them a bar; off a terminal a line each minute in which it changed."""
     if not shown:
         yield
         return
@@ -37,11 +38,17 @@ def _watch(folders: Sequence[Path], over: threading.Event) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("runs", total=len(folders))
-        before = ""
-        while not over.wait(LOOK if console.is_terminal else SAY):
-            states = Counter(map(_state, folders))
+        before, seen = "", {folder: _state(folder) for folder in folders}
+        ended = False
+        while not ended:
+            ended = over.wait(LOOK if console.is_terminal else SAY)
+            now = {folder: _state(folder) for folder in folders}
+            for folder in folders:
+                if console.is_terminal and now[folder] != seen[folder] and now[folder] in OVER:
+                    say(f"{folder.parent.name}/{folder.name}: {now[folder]}")
+            seen, states = now, Counter(now.values())
             text = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "running") if states[state])
-            progress.update(bar, completed=states["done"] + states["failed"], description=text or "runs")
+            progress.update(bar, completed=sum(states[one] for one in OVER), description=text or "runs")
             if not console.is_terminal and text != before:
                 say(f"of {len(folders)} runs: {text}")
             before = text

@@ -28,6 +28,11 @@ os.environ |= {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for a cluster most of the time comes first, beside all the others."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache() -> Iterator[None]:
     yield
