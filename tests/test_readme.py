@@ -1,6 +1,7 @@
 """What the README says, done."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -78,23 +79,43 @@ def suites(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("words", [w for w in commands() if "--import-path" not in w], ids=" ".join)
-def test_every_command_is_accepted(slicebench, workspace, suites, monkeypatch, words):
+# what stands above a command that reads results, or a part of it, by the folder that the command reads
+ABOVE = {
+    "outputs": ("method=random",),
+    "outputs/methods": ("method=random", "paths.results=outputs/methods"),
+    "outputs/experiments/spotlight/synthetic-here": (
+        *("experiment=spotlight/synthetic", "scale=here", "dataset=digits", "method=random", "corruption.noise=0.0"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, suites):
+    """A workspace with results in this folder, the same one for all commands that read it."""
+
+    @cache
+    def made(place):
+        workspace = tmp_path_factory.mktemp("results")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(workspace)
+            patch.setattr("sys.argv", ["slicebench"])
+            patch.setenv("SLICEBENCH_DATA", str(suites))
+            done = CliRunner().invoke(app, ["run", "tracking=none", "compute.threads=1", *ABOVE[place]])
+        assert done.exit_code == 0, done.output
+        return workspace
+
+    return made
+
+
+UNALIKE = {" ".join(words): words for words in commands() if "--import-path" not in words}
+
+
+@pytest.mark.parametrize("words", UNALIKE.values(), ids=UNALIKE)
+def test_every_command_is_accepted(slicebench, suites, results, monkeypatch, words):
     monkeypatch.setenv("SLICEBENCH_DATA", str(suites))
-    before = {  # what stands above a command in the README, or a part of it
-        "outputs/methods": ["method=random", "paths.results=outputs/methods"],
-        "outputs/experiments/spotlight/synthetic-here": [
-            *(
-                "experiment=spotlight/synthetic",
-                "scale=here",
-                "dataset=digits",
-                "method=random",
-                "corruption.noise=0.0",
-            ),
-        ],
-    }
-    place = next((word for word in words if word in before), None)
-    slicebench("run", *before.get(place, ["method=random"]))
+    reads = next((word for word in words if word in ABOVE), "outputs" if words[0] == "status" else None)
+    if reads:
+        monkeypatch.chdir(results(reads))
     dry = ["--dry-run"] if words[0] == "run" and "--dry-run" not in words else []
     done = slicebench(*words, *dry)
     assert done.exit_code == 0, done.output

@@ -707,7 +707,9 @@ def started(workspace):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_command_that_was_ended_in_the_middle_goes_on_when_it_is_given_again(tiny, server, workspace, how):
+def test_a_command_that_was_ended_in_the_middle_goes_on_when_it_is_given_again(
+    tiny, slicebench, server, workspace, how
+):
     content = tiny(n_lines=100_000, pause=0.05)
     process, part = started(workspace)
     process.send_signal(how)
@@ -720,9 +722,8 @@ def test_a_command_that_was_ended_in_the_middle_goes_on_when_it_is_given_again(t
     assert 200_000 < n_came < len(content)
 
     server.files["web.csv"].pause = 0
-    command = [sys.executable, "-c", START, str(workspace / "conf"), "fetch", "tiny"]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = slicebench("fetch", "tiny")
+    assert done.exit_code == 0, done.output
     assert done.stdout == "dataset tiny layout=web: found: 100,000 test\n"
     assert server.ranges() == [None, f"bytes={n_came}-"]
     assert f"going on with {server.url('web.csv')}" in done.stderr

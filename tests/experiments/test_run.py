@@ -302,9 +302,10 @@ class Mine(HighestLoss):
 def started(workspace, *overrides, seconds):
     """What `custom` runs, in a process of its own, where each fit takes so many seconds longer."""
     (workspace / "mine.py").write_text(SLOW)
-    command = [sys.executable, "-m", "experiments.cli", "run", "tracking=none", "compute.threads=1", "--import-path", "."]
+    command = [sys.executable, "-m", "experiments.cli", "run", "--import-path", "."]
+    mine = ["method=custom", "method._target_=mine.Mine", "tracking=none", "compute.threads=1"]
     return subprocess.Popen(
-        [*command, "method=custom", "method._target_=mine.Mine", *overrides],
+        [*command, *mine, *overrides],
         cwd=workspace,
         env=os.environ | {"SECONDS": str(seconds)},
         stderr=subprocess.PIPE,

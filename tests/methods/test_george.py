@@ -51,7 +51,7 @@ def test_umap_finds_it_too_and_warns_of_nothing():
 
 def test_no_slice_spans_two_labels_and_no_example_is_in_two():
     given = outputs(n=800)
-    slices = GEORGE(reduce="pca", n_slices=30).fit(given).predict(given)
+    slices = GEORGE(reduce="pca", n_slices=30, max_k=4).fit(given).predict(given)
     for column in slices.members.T:
         assert len(given.labels[column].unique()) == 1
     assert (slices.members.sum(dim=1) == 1).all()
@@ -59,21 +59,21 @@ def test_no_slice_spans_two_labels_and_no_example_is_in_two():
 
 def test_slices_come_by_mean_loss():
     given = outputs()
-    slices = GEORGE(reduce="pca", n_slices=3).fit(given).predict(given)
+    slices = GEORGE(reduce="pca", n_slices=3, max_k=4).fit(given).predict(given)
     losses = [float(given.losses[column].mean()) for column in slices.members.T]
     assert losses == sorted(losses, reverse=True)
     assert losses == pytest.approx([entry["mean_loss"] for entry in slices.diagnostics], rel=1e-5)
 
 
 def test_new_examples_go_to_the_clusters_of_their_class():
-    george = GEORGE(reduce="pca").fit(outputs())
+    george = GEORGE(reduce="pca", max_k=4).fit(outputs())
     assert torch.equal(george.predict(outputs(seed=1)).members[:, 0], in_blob())
     swapped = outputs(labels=1 - torch.arange(400) % 4 // 2)
     assert not george.predict(swapped).members[in_blob(), 0].any()
 
 
 def test_a_label_without_examples_in_the_fit_is_in_no_slice():
-    george = GEORGE(reduce="pca").fit(outputs(n_classes=3))
+    george = GEORGE(reduce="pca", max_k=4).fit(outputs(n_classes=3))
     others = outputs(n_classes=3, labels=torch.full((400,), 2))
     assert not george.predict(others).members.any()
 
@@ -81,7 +81,7 @@ def test_a_label_without_examples_in_the_fit_is_in_no_slice():
 @pytest.mark.parametrize("cluster", ["gmm", "kmeans"])
 def test_membership_ranks_members_and_is_zero_for_others(cluster):
     given = outputs()
-    slices = GEORGE(reduce="pca", cluster=cluster).fit(given).predict(given)
+    slices = GEORGE(reduce="pca", cluster=cluster, max_k=4).fit(given).predict(given)
     assert torch.equal(slices.membership > 0, slices.members)
     assert (len(slices.membership[:, 0].unique()) > 90) == (cluster == "kmeans")
 
@@ -118,7 +118,7 @@ def by_margin(n=400):
 
 def test_hardness_sees_what_the_decision_sees():
     given, wrong = by_margin()
-    slices = GEORGE(reduce="hardness", n_components=1, normalise=False).fit(given).predict(given)
+    slices = GEORGE(reduce="hardness", n_components=1, normalise=False, max_k=4).fit(given).predict(given)
     assert torch.equal(slices.members[:, 0], wrong)
 
 
@@ -147,7 +147,7 @@ def test_hardness_needs_logits():
 @pytest.mark.parametrize("cluster", ["gmm", "kmeans"])
 def test_embeddings_all_in_one_place_are_one_slice_a_class(cluster):
     given = outputs(embeddings=torch.full((400, 4), 0.3))
-    slices = GEORGE(reduce="pca", cluster=cluster).fit(given).predict(given)
+    slices = GEORGE(reduce="pca", cluster=cluster, max_k=4).fit(given).predict(given)
     assert slices.members.sum(dim=0).tolist() == [200, 200]
     assert torch.isfinite(slices.membership).all()
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import experiments.networks.torchvision_beside_torch  # noqa: F401 (before transformers)
+from experiments.compute import threads
 from experiments.inference import LOGITS, forward
 from experiments.loaders.imagenet import ImageNet
 from experiments.models.huggingface_image import HuggingFaceImage
@@ -198,7 +199,8 @@ def test_mobilenet_on_real_photographs(data):
     root = data("nips2017", "models")
     dataset = ImageNet(layout="nips2017").load(root, seed=0)
     model = HuggingFaceImage(str(root / "models" / "mobilenet_v2_1.0_224")).build(dataset)
-    split = dataset.split("test")
-    outputs = forward(model, split, [LOGITS, model.final_hidden], Compute(batch_size=16, workers=1, device="cpu"))
+    split, compute = dataset.split("test"), Compute(batch_size=16, workers=1, device="cpu", threads=1)
+    with threads(compute):
+        outputs = forward(model, split, [LOGITS, model.final_hidden], compute)
     assert (torch.from_numpy(outputs[LOGITS]).argmax(dim=1) == split.labels).float().mean() >= 0.78
     assert outputs[model.final_hidden].shape == (1000, 1280)

@@ -7,6 +7,7 @@ from torch import nn
 
 import experiments.networks.torchvision_beside_torch  # noqa: F401 (before torchvision)
 from experiments.clock import counting
+from experiments.compute import threads
 from experiments.inference import LOGITS, forward
 from experiments.loaders.imagenet import ImageNet
 from experiments.models.torchvision_classifier import Torchvision
@@ -207,8 +208,9 @@ def test_squeezenet_on_real_photographs(data):
     path = root / "models" / "squeezenet1_1_imagenet_fp16.pt"
     model = Torchvision(name="squeezenet1_1", weights=None, state_dict=path, **CAFFE).build(dataset)
     split, seconds = dataset.split("test"), {}
-    with counting(seconds):
-        outputs = forward(model, split, [LOGITS, model.final_hidden], Compute(batch_size=16, workers=1, device="cpu"))
+    compute = Compute(batch_size=16, workers=1, device="cpu", threads=1)
+    with counting(seconds), threads(compute):
+        outputs = forward(model, split, [LOGITS, model.final_hidden], compute)
     assert (torch.from_numpy(outputs[LOGITS]).argmax(dim=1) == split.labels).float().mean() >= 0.44
     assert outputs[model.final_hidden].shape == (1000, 512)
     assert seconds["infer: waiting for data"] >= 0

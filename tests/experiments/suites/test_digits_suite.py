@@ -1,8 +1,6 @@
 """A problem of each kind on digits: made, trained, stored, read back and scored by the command line."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy.stats import binomtest
+from typer.testing import CliRunner
 
+from experiments.cli import app
 from experiments.contract import Dataset, Split
 from experiments.loaders.digits import Digits
 from experiments.reading.dcbench import INDEX, read_index, read_problem
@@ -60,11 +60,12 @@ class Made:
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, "-m", "experiments.cli", "make", "digits", "compute.threads=1"]
-    places = {"SLICEBENCH_DATA": str(folder / "data"), "SLICEBENCH_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, cwd=folder, env=os.environ | places, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Made(folder / "data", done.stdout + done.stderr)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLICEBENCH_DATA", str(folder / "data"))
+        patch.setenv("SLICEBENCH_CACHE", str(folder / "cache"))
+        done = CliRunner().invoke(app, ["make", "digits", "compute.threads=1"])
+    assert done.exit_code == 0, done.output
+    return Made(folder / "data", done.output)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from multiprocessing import active_children
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +27,7 @@ FOUR = {"kinds": {"rare": [0.01], "noisy_label": [0.6]}, "seeds": [0, 1]}  # pro
 
 # a network that notes when it is built: twice for each problem that is made, once of them for the control
 NOTED = """
-import os
+import os, time
 from dataclasses import dataclass
 from experiments.models.small_cnn import SmallCNN
 
@@ -38,6 +37,7 @@ class Noted(SmallCNN):
     def build(self, dataset):
         with open(os.environ["NOTES"], "a") as file:
             file.write(f"{os.getpid()} {dataset.fingerprint}\\n")
+        time.sleep(float(os.environ.get("SECONDS", 0)))
         return super().build(dataset)
 """
 
@@ -51,6 +51,22 @@ def make(slicebench, suites, write_suite):
         return slicebench("make", write_suite(**settings), *arguments)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, a_block):
+    """The small suite as `make` makes it: one problem."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.yaml").write_text(yaml.safe_dump({"b": a_block()}))
+    done = made_here(folder, folder / "data", "small.yaml")
+    assert done.exit_code == 0, done.output
+    return folder / "data" / "suites" / "small"
+
+
+@pytest.fixture
+def there(small, suites):
+    """The small suite, which is there already."""
+    return shutil.copytree(small, suites / "small")
 
 
 def names_in(index):
@@ -92,21 +108,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def started(folder, data, *arguments, **environment):
+def started(folder, data, *arguments):
     """The command in a process of its own, with data and cache of its own."""
     command = [sys.executable, "-m", "experiments.cli", "make", *arguments]
     places = {"SLICEBENCH_DATA": str(data), "SLICEBENCH_CACHE": f"{data}-cache"}
     # what a shell starts in the background ignores interrupts, and so would its children
     command = [sys.executable, "-c", AT_A_TERMINAL, *command]
     return subprocess.Popen(
-        command, cwd=folder, env=os.environ | places | environment, stdout=-1, stderr=-1, text=True, process_group=0
+        command, cwd=folder, env=os.environ | places, stdout=-1, stderr=-1, text=True, process_group=0
     )
-
-
-def finished(process):
-    out, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    return out + said
 
 
 def wait_for(condition, seconds=60):
@@ -165,18 +175,26 @@ def test_several_jobs_make_the_same_problems(undisturbed, tmp_path):
     assert content(tmp_path / "data" / "suites" / "small") == content(expected)
 
 
-def test_two_processes_make_each_problem_once(tmp_path, a_block):
+def test_two_processes_make_each_problem_once(tmp_path, a_block, monkeypatch):
+    """Another one, and this one while the other works on its first."""
     (tmp_path / "noting.py").write_text(NOTED)
     overrides = [one for one in a_block()["overrides"] if one != "model=small_cnn" and not one.startswith("model.")]
     sizes = ["+model.channels=8", "+model.hidden=16", "+model.training.epochs=8"]
     overrides += ["model=custom", "model._target_=noting.Noted", *sizes]
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({"b": a_block(**FOUR, overrides=overrides)}))
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    noted = {"PYTHONPATH": path, "NOTES": str(tmp_path / "notes")}
-    both = [started(tmp_path, tmp_path / "data", "small.yaml", **noted) for _ in range(2)]
-    for said in map(finished, both):
-        assert said.count("accuracy") == 4, "both say how all problems are"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("SECONDS", "0.5")
+        other = started(tmp_path, tmp_path / "data", "small.yaml")
+    wait_for((tmp_path / "notes").exists)
+    done = made_here(tmp_path, tmp_path / "data", "small.yaml")
+    _, said = other.communicate(timeout=120)
+    assert (other.returncode, done.exit_code) == (0, 0), said + done.output
+    assert (said.count("accuracy"), done.stderr.count("accuracy")) == (4, 4), "both say how all problems are"
     built = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert {int(process) for process, _ in built} == {other.pid, os.getpid()}
     per_data = Counter(fingerprint for _, fingerprint in built)
     # four problems and two controls of rare; those of noisy_label, with two seeds, are trained on all data
     assert sorted(per_data.values()) == [1, 1, 1, 1, 1, 1, 2]
@@ -204,8 +222,8 @@ def test_a_worker_that_is_killed_is_said_in_one_line(undisturbed, tmp_path):
     root = tmp_path / "data" / "suites" / "small"
 
     def kill_one():
-        wait_for(lambda: made(root))
-        os.kill(active_children()[0].pid, signal.SIGKILL)
+        wait_for(lambda: list(root.glob(".locks/*")))  # of the problems that they work on
+        os.kill(workers()[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
@@ -214,21 +232,26 @@ def test_a_worker_that_is_killed_is_said_in_one_line(undisturbed, tmp_path):
     assert "slicebench: a process was killed" in explained(done)
 
 
-def test_what_is_there_is_not_made_again(make, suites):
-    assert make().exit_code == 0
-    before = times(suites / "small")
+def workers():
+    """The ids of the processes that this one has started to work for it."""
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_what_is_there_is_not_made_again(make, there):
+    before = times(there)
     again = make()
+    assert again.exit_code == 0, again.output
     assert "1 problems, 1 of them there already" in again.stderr
     assert "accuracy" not in again.stderr
-    assert times(suites / "small") == before
+    assert times(there) == before
 
 
 @pytest.mark.parametrize("override", ["compute.batch_size=50", "compute.workers=0", "seeds.split=0"])
-def test_how_it_is_computed_makes_nothing_again(make, suites, override):
-    make()
-    before = times(suites / "small")
+def test_how_it_is_computed_makes_nothing_again(make, there, override):
+    before = times(there)
     assert make(override).exit_code == 0
-    assert times(suites / "small") == before
+    assert times(there) == before
 
 
 @pytest.mark.parametrize("override", ["method=gmm", "seeds.training=1", "+seeds.training=1", "paths.data=elsewhere"])
@@ -239,21 +262,19 @@ def test_a_setting_without_effect_is_refused(make, suites, override):
     assert not suites.exists()
 
 
-def test_a_changed_setting_makes_the_problems_again(make, suites):
-    make()
-    before = report(suites / "small")
+def test_a_changed_setting_makes_the_problems_again(make, there):
+    before = report(there)
     again = make(LONGER)
     assert again.exit_code == 0, again.output
     assert "0 of them there already" in again.stderr
-    after = report(suites / "small")
+    after = report(there)
     assert after["key"] != before["key"]
     assert after["definition"]["model"]["training"]["epochs"] == 9
-    assert names_in(suites / "small" / INDEX) == {NINE}
+    assert names_in(there / INDEX) == {NINE}
 
 
-def test_a_suite_that_was_made_otherwise_is_another_run(make, slicebench):
+def test_a_suite_that_was_made_otherwise_is_another_run(make, slicebench, there):
     run = ("run", "dataset=suite", "dataset.name=small", "method=random")
-    make()
     assert slicebench(*run).exit_code == 0
     make(LONGER)
     assert "skipped" not in slicebench(*run).stderr
@@ -263,13 +284,12 @@ def test_a_suite_that_was_made_otherwise_is_another_run(make, slicebench):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": "x", "fit": true, "name": "y"}'])
-def test_a_problem_whose_report_is_damaged_is_made_again(make, suites, text):
-    make()
-    before = content(suites / "small")
-    (suites / "small" / ARTIFACTS / NINE / "problem.json").write_text(text)
+def test_a_problem_whose_report_is_damaged_is_made_again(make, there, text):
+    before = content(there)
+    (there / ARTIFACTS / NINE / "problem.json").write_text(text)
     again = make()
     assert "0 of them there already" in again.stderr
-    assert content(suites / "small") == before
+    assert content(there) == before
 
 
 @pytest.mark.parametrize(
@@ -281,19 +301,18 @@ def test_a_problem_whose_report_is_damaged_is_made_again(make, suites, text):
     ],
     ids=["a panel is gone", "the weights are gone", "an array is cut off"],
 )
-def test_a_problem_that_has_lost_something_is_made_again(make, suites, spoil):
-    make()
-    before = content(suites / "small")
-    spoil(suites / "small" / ARTIFACTS / NINE)
+def test_a_problem_that_has_lost_something_is_made_again(make, there, spoil):
+    before = content(there)
+    spoil(there / ARTIFACTS / NINE)
     assert make().exit_code == 0
-    assert content(suites / "small") == before
+    assert content(there) == before
 
 
-def test_the_index_has_no_problem_that_is_no_longer_fit(make, suites, slicebench):
-    make()
+def test_the_index_has_no_problem_that_is_no_longer_fit(make, there):
+    assert names_in(there / INDEX) == {NINE}
     again = make(least=500)
     assert "unfit: a slice has 54 members" in again.stderr
-    assert not (suites / "small" / INDEX).exists() or NINE not in names_in(suites / "small" / INDEX)
+    assert not (there / INDEX).exists() or NINE not in names_in(there / INDEX)
 
 
 def test_a_problem_that_is_asked_for_no_longer_is_no_longer_in_the_index(make, suites):
