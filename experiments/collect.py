@@ -24,7 +24,6 @@ from methods.errors import InvalidInput
 
 WORDS = tuple(name for name in TIDY if name not in ("seed", "true_slice", "slice", "k", "value"))
 NAMES = ("dataset", "model", "embedding", "corruption", "method", "variant")  # of a run, the same in all its rows
-ROWS = 100_000  # of scores, written at a time
 NAMED = 10  # runs that are not in the table, and commits, at most
 
 
@@ -89,14 +88,14 @@ def _scores(runs: Sequence[Run]) -> pa.Table:
     occasions = pd.Categorical([_occasion(run) for run in runs]).take(run_of)
     table = pa.concat_tables(tables, promote_options="permissive")
     table = table.set_column(table.schema.get_field_index("variant"), "variant", pa.array(variants))
-    return table.append_column(OCCASION, pa.array(occasions))
+    return table.append_column(OCCASION, pa.array(occasions)).unify_dictionaries()
 
 
 def _read(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path, read_dictionary=WORDS) as file:
             return file.read(columns=list(TIDY))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise InvalidInput(f"{path} cannot be read ({error}): delete its folder and run again") from None
 
 
@@ -110,14 +109,10 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _write(table: pa.Table, file: BinaryIO) -> None:
-    """For everybody: words as text, which takes more memory, hence some rows at a time."""
-    fields = [
-        field.with_type(pa.large_string()) if pa.types.is_dictionary(field.type) else field for field in table.schema
-    ]
-    schema = pa.schema(fields, table.schema.metadata)
-    with pq.ParquetWriter(file, schema) as writer:
-        for start in range(0, len(table), ROWS):
-            writer.write_table(table.slice(start, ROWS).cast(schema))
+    """For everybody: words as text, as the runs have them."""
+    with pq.ParquetWriter(file, table.schema, store_schema=False) as writer:  # which would say that they are no text
+        writer.write_table(table)
+        writer.add_key_value_metadata(table.schema.metadata)  # the types that pandas reads back
 
 
 def _variants(runs: Sequence[Run], identities: Sequence[tuple[str, ...]]) -> list[str]:

@@ -59,7 +59,8 @@ def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
         With the columns of `COLUMNS`; low and high are NaN where there is one group only.
     """
     rows = []
-    for key, block in problem_scores(scores).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, observed=True):
+    blocks = problem_scores(scores).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, observed=True)
+    for key, block in blocks[["value", "group"]]:
         values, groups = block["value"].to_numpy(float), block["group"].to_numpy(str)
         mean, low, high = mean_interval(values, groups, bootstrap.confidence, bootstrap.resamples)
         counts = {"n_problems": len(block), "n_groups": block["group"].nunique()}

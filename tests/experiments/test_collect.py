@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,19 @@ from experiments.manifest import Manifest, Wanted, write_manifest
 SMALL = ("corruption=relabel_subclass", "corruption.n_seeds=2", "model.training.epochs=10")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where finished runs are kept for all tests, each of which has a copy."""
+    return tmp_path_factory.mktemp("kept") / "outputs"
+
+
 @pytest.fixture
-def collected(slicebench):
-    for method in ("random", "highest_loss"):
-        assert slicebench("run", *SMALL, f"method={method}").exit_code == 0
+def collected(slicebench, kept):
+    if not kept.exists():
+        for method in ("random", "highest_loss"):
+            assert slicebench("run", *SMALL, f"method={method}").exit_code == 0
+        shutil.copytree("outputs", kept)
+    shutil.copytree(kept, "outputs", dirs_exist_ok=True)
     return slicebench("collect", "outputs")
 
 
@@ -157,6 +167,14 @@ def test_scores_that_cannot_be_read_are_named(collected, slicebench):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_run_that_was_changed_by_hand_is_named(collected, slicebench):
+    (path,) = Path("outputs", "digits").glob("random-*/config.yaml")
+    path.write_text(path.read_text().replace("n_seeds: 2", "n_seeds: 3"))
+    done = slicebench("collect", "outputs")
+    assert done.exit_code == 2
+    assert f"{path}: corruption.n_seeds is 3, but this run has 2" in done.stderr
+
+
 def test_of_many_that_are_missing_the_first_are_named(collected, slicebench):
     manifest(*((f"seeds.method={seed}", f"digits/gmm-{seed}") for seed in range(30)))
     assert said(slicebench).endswith("digits/gmm-9 (missing) and 20 others\n")
@@ -176,9 +194,9 @@ def test_a_sweep_that_has_not_begun_has_nothing_to_collect(slicebench):
     manifest(("method=gmm", "digits/gmm-0"), ("method=3", None), results="outputs/new")
     done = slicebench("collect", "outputs/new")
     assert done.exit_code == 2
-    assert done.stderr.splitlines() == [
-        "slicebench: outputs/new holds no finished run (2 are failed, running or missing): `slicebench status outputs/new`"
-    ]
+    (line,) = done.stderr.splitlines()
+    assert "outputs/new holds no finished run (2 are failed, running or missing)" in line
+    assert line.endswith("`slicebench status outputs/new`")
 
 
 def test_methods_that_met_other_problems_are_not_paired(slicebench):

@@ -102,8 +102,8 @@ def test_a_done_run_whose_files_are_not_what_it_wrote_is_no_longer_done(tmp_path
 
 
 def test_what_lies_below_a_run_is_the_runs(tmp_path):
-    written(tmp_path / "a" / "wandb" / "run-1", CONTENT)
     written(tmp_path / "a", CONTENT)
+    written(tmp_path / "a" / "wandb" / "run-1", CONTENT)
     assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a"]
 
 
