@@ -54,7 +54,7 @@ def test_what_is_done_and_what_is_there_twice_is_dropped(slicebench):
 
 def test_a_sweep_of_which_all_is_done_starts_nothing(slicebench):
     slicebench("run", *TWO)
-    again = slicebench("run", *TWO, "hydra/launcher=joblib")
+    again = slicebench("run", *TWO, "hydra/launcher=basic")
     assert again.exit_code == 0, again.output
     assert again.stderr.splitlines() == ["2 runs: 2 done before, skipped"]
 
@@ -132,9 +132,9 @@ def test_the_manifest_has_every_run_once_and_the_command(slicebench):
 
 def test_the_same_sweep_has_one_manifest_however_it_is_computed(slicebench):
     slicebench("run", *TWO)
-    slicebench("run", *TWO, "compute.batch_size=7", "hydra/launcher=joblib")
+    slicebench("run", *TWO, "compute.batch_size=7", "hydra/launcher=basic")
     (manifest,) = manifests()
-    assert "hydra/launcher=joblib" in manifest["command"]
+    assert "hydra/launcher=basic" in manifest["command"]
     slicebench("run", *TWO, "seeds.method=1")
     assert len(manifests()) == 2
 
@@ -191,7 +191,7 @@ def test_data_is_read_once_for_all_runs_that_share_it(slicebench, monkeypatch):
         return load(self, *arguments)
 
     monkeypatch.setattr(Digits, "load", counted)
-    slicebench("run", *TWO, "seeds.method=0,1", "seeds.split=0,1")
+    slicebench("run", *TWO, "seeds.method=0,1", "seeds.split=0,1", "model.training.epochs=1", "model.channels=2")
     assert len(reads) == 8 + 2  # by each run, and before them once for each split
 
 
