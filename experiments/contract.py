@@ -18,6 +18,8 @@ from experiments.layers import Layer, Pool
 from methods.contract import InvalidInput, ModelOutputs, Unsupported, check_example_ids, check_labels, check_tensor
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from experiments.audit import Audit
     from experiments.training import Training
 
@@ -44,6 +46,10 @@ class Split:
         Of each example's file, relative to the data root.
     spans : Tensor, shape (n, 2), int64, optional
         Of questions: the answer's first character in the context, and the one after its last. They have no labels.
+    pictures : sequence of PIL.Image, length n, optional
+        What people are shown of examples that are no pictures themselves, as stored outputs; may be lazy.
+    texts : tuple of str, length n, optional
+        What people are shown of examples that are no texts themselves.
 
     Raises
     ------
@@ -57,11 +63,13 @@ class Split:
     attributes: pd.DataFrame
     paths: tuple[str, ...] | None = None
     spans: Tensor | None = None
+    pictures: Sequence[Image.Image] | None = None
+    texts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_example_ids(self.example_ids)
         n = len(self.example_ids)
-        for name in ("examples", "paths"):
+        for name in ("examples", "paths", "pictures", "texts"):
             values = getattr(self, name)
             if values is not None and len(values) != n:
                 raise InvalidInput(f"{name} has {len(values)} rows, example_ids has {n}")

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,26 +27,50 @@ class Refusal:
     reason: str
 
 
+class Discovered(NamedTuple):
+    """What a method found in a block of problems, by their names.
+
+    Parameters
+    ----------
+    found : mapping from str to Slices or Refusal
+        On the half that is scored.
+    fitted : mapping from str to Slices
+        On the half that the method was fitted on; empty unless that is another half, and somebody asks.
+    """
+
+    found: dict[str, Slices | Refusal]
+    fitted: dict[str, Slices]
+
+
 class BrokenMethod(InvalidInput):
     """The method does something that no method may do: the run fails, whatever the other problems say."""
 
 
 @stage("discover")
-def discover(settings: Settings, problems: Sequence[Problem]) -> dict[str, Slices | Refusal]:
+def discover(settings: Settings, problems: Sequence[Problem]) -> Discovered:
     """For each problem by name: the slices found on its score half, or the method's reason for refusing it."""
     method, seed = settings.method.instance, settings.seeds.method
     if not problems:
-        return {}
+        return Discovered({}, {})
     with _untouched(problems):
-        try:
-            fitted = fit_all(method, problems, seed)
-        except BrokenMethod:
-            raise
-        except InvalidInput:
-            # one of them is to blame: without the others, each says for itself what is wrong with it
-            return {problem.name: _alone(method, problem, seed) for problem in problems}
+        fitted = _fitted_or_refused(method, problems, seed)
         steps = progress(range(len(problems)), "predictions", total=len(problems))
-        return {problems[i].name: _predicted(fitted[i], problems[i], seed) for i in steps}
+        found = {problems[i].name: _predicted(fitted[i], problems[i].score, problems[i].name, seed) for i in steps}
+        if not settings.evaluation.fit_slices:
+            return Discovered(found, {})
+        apart = [i for i, problem in enumerate(problems) if problem.fit is not problem.score]
+        again = {problems[i].name: _predicted(fitted[i], problems[i].fit, problems[i].name, seed) for i in apart}
+        return Discovered(found, {name: slices for name, slices in again.items() if isinstance(slices, Slices)})
+
+
+def _fitted_or_refused(method: Any, problems: Sequence[Problem], seed: int) -> Sequence[SliceDiscoveryMethod | Refusal]:
+    try:
+        return fit_all(method, problems, seed)
+    except BrokenMethod:
+        raise
+    except InvalidInput:
+        # one of them is to blame: without the others, each says for itself what is wrong with it
+        return [_alone(method, problem, seed) for problem in problems]
 
 
 def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDiscoveryMethod]:
@@ -127,25 +151,26 @@ def _fitted_to_shared(method: Any, outputs: ModelOutputs, seed: int, shared: dic
         return copy.copy(shared[at]).fit_losses(outputs)
 
 
-def _alone(method: Any, problem: Problem, seed: int) -> Slices | Refusal:
+def _alone(method: Any, problem: Problem, seed: int) -> SliceDiscoveryMethod | Refusal:
     try:
-        (fitted,) = fit_all(method, [problem], seed)
+        return fit_all(method, [problem], seed)[0]
     except BrokenMethod:
         raise
     except InvalidInput as error:
         return Refusal(str(error))
-    return _predicted(fitted, problem, seed)
 
 
-def _predicted(fitted: SliceDiscoveryMethod, problem: Problem, seed: int) -> Slices | Refusal:
+def _predicted(fitted: SliceDiscoveryMethod | Refusal, half: ModelOutputs, problem: str, seed: int) -> Slices | Refusal:
+    if isinstance(fitted, Refusal):
+        return fitted
     try:
-        with seeded(derive(seed, problem.name, "predict")):
-            found = fitted.predict(problem.score)
+        with seeded(derive(seed, problem, "predict")):
+            found = fitted.predict(half)
     except InvalidInput as error:
         return Refusal(str(error))
     if not isinstance(found, Slices):
         raise BrokenMethod(f"{type(fitted).__name__}: predict returned {type(found).__name__}, expected methods.Slices")
-    if found.example_ids != problem.score.example_ids:
+    if found.example_ids != half.example_ids:
         raise BrokenMethod(f"{type(fitted).__name__}: predict returned other example ids than those it was given")
     return found
 

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from experiments.audit import Audit
-from experiments.contract import Dataset, Problem, ProblemSet
+from experiments.contract import Dataset, Problem, ProblemSet, Split
 from experiments.embedding import outputs_of
 from methods.contract import ModelOutputs
 
@@ -35,6 +35,43 @@ def examples_of_problems(data: Dataset | ProblemSet, problems: Sequence[Problem]
     return pd.concat([table for _, table in tables], ignore_index=True) if tables else pd.DataFrame()
 
 
+def true_slices(problems: Sequence[Problem]) -> pd.DataFrame:
+    """Rows with problem, true_slice and example_id: the members of each true slice in the half that is scored."""
+    rows = [
+        {"problem": problem.name, "true_slice": index, "example_id": problem.score.example_ids[row]}
+        for problem in problems
+        if problem.true_slices is not None
+        for index, members in enumerate(problem.true_slices.cpu().T)
+        for row in members.nonzero().flatten().tolist()
+    ]
+    return pd.DataFrame(rows)
+
+
+def relabelled_examples(problems: Sequence[Problem], split: str) -> pd.DataFrame:
+    """Rows with problem, example_id, label, loss and correct: what problems change in this split, their scored half."""
+    tables = [_relabelled(problem, problem.audit, split) for problem in problems if problem.audit is not None]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _relabelled(problem: Problem, audit: Audit, split: str) -> pd.DataFrame:
+    before, now = audit.predictions[split].split.labels, problem.score.labels
+    if before is None or now is None:
+        return pd.DataFrame()
+    rows = (now.cpu() != before).nonzero().flatten().numpy()
+    labels = np.array(audit.dataset.class_names)[now.cpu().numpy()[rows]]
+    columns = {"label": labels, "loss": problem.score.losses.cpu().numpy()[rows]}
+    columns["correct"] = problem.score.correct.cpu().numpy()[rows]
+    return pd.DataFrame(
+        {"problem": problem.name, "example_id": [problem.score.example_ids[row] for row in rows], **columns}
+    )
+
+
+def _texts(dataset: Dataset, split: Split) -> Sequence[str] | None:
+    if dataset.modality in ("text", "text_pair"):
+        return [str(text) for text in split.examples]
+    return split.texts
+
+
 def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:
     split, classes = dataset.split(name), np.array(dataset.class_names)
     plane = _plane(outputs.embeddings.cpu().numpy())  # (n, 2)
@@ -46,7 +83,7 @@ def _split(dataset: Dataset, name: str, outputs: ModelOutputs) -> pd.DataFrame:
         "loss": outputs.losses.cpu().numpy(),
         "correct": outputs.correct.cpu().numpy(),
         "path": split.paths,
-        "text": [str(text) for text in split.examples] if dataset.modality in ("text", "text_pair") else None,
+        "text": _texts(dataset, split),
         **{f"attribute_{column}": split.attributes[column].to_numpy() for column in split.attributes},
         "map_x": plane[:, 0],
         "map_y": plane[:, 1],

@@ -118,6 +118,11 @@ class FinishedRun:
         """The hard slices: (n, s) bool, in the order of `examples`."""
         return self.slices(problem).members.numpy()
 
+    def table(self, name: str) -> pd.DataFrame:
+        """A table that not every run has, as `truth` (see `experiments.examples`); empty where there is none."""
+        path = self.folder / f"{name}.parquet"
+        return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+
     @property
     def opponents(self) -> pd.DataFrame:
         """Rows with problem, slice, rank, sign, example_id and influence; empty where none were asked for."""

@@ -35,7 +35,8 @@ from experiments.settings import Settings
 from experiments.stamp import stamp
 from methods.contract import InvalidInput, Slices, Unsupported
 
-TABLES = ("examples", "opponents", "coherence")
+TABLES = ("examples", "opponents", "coherence", "truth", "relabelled")
+FITTED = "fitted_"  # what arrays about the half that a method was fitted on begin with
 WHOLE_NUMBERS = ("true_slice", "slice", "k", "seed")  # columns that may be absent in a row, hence nullable
 
 
@@ -138,6 +139,8 @@ class Record:
     def note_data(self, data: Dataset | ProblemSet) -> None:
         """Keep, and say, what a reader of the results must know of the data."""
         self.content["dataset_notes"] = list(data.notes)
+        # where pictures are found again: nothing that defines the run, whose data may lie elsewhere
+        self.content["data"] = {"root": str(self.settings.paths.data), **self.settings.dataset.own_paths}
         if isinstance(data, ProblemSet):
             self.content.setdefault("notes_of_problems", {})
         for note in data.notes:
@@ -155,6 +158,7 @@ class Record:
         self,
         part: Part,
         found: Mapping[str, Slices | Refusal],
+        fitted: Mapping[str, Slices],
         scores: Sequence[dict[str, Any]],
         **tables: pd.DataFrame,
     ) -> None:
@@ -165,7 +169,7 @@ class Record:
         self._note_stored(part.problems)
         self._save()
         slices = {name: f for name, f in found.items() if isinstance(f, Slices)}
-        write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices))
+        write_npz(self._part(part.index).with_suffix(".npz"), _arrays(slices) | _arrays(fitted, FITTED))
         for name, table in tables.items():
             if len(table):
                 write_parquet(self._part(part.index).with_suffix(f".{name}"), table)
@@ -292,8 +296,8 @@ def definition_of(settings: Settings, dataset: Dataset | ProblemSet) -> dict[str
     return {**settings.defining(), "fingerprint": dataset.fingerprint, "versions": {**versions, **stages}}
 
 
-def read_slices(folder: Path, problem: str) -> Slices:
-    """The slices that a run found for one of its problems.
+def read_slices(folder: Path, problem: str, half: str = "") -> Slices:
+    """The slices that a run found for one of its problems, on the half that was scored or (`FITTED`) on the other.
 
     Raises
     ------
@@ -302,21 +306,21 @@ def read_slices(folder: Path, problem: str) -> Slices:
     """
     for path in sorted((folder / "parts").glob("*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
-            if f"{problem}/members" in arrays:
+            if f"{problem}/{half}members" in arrays:
                 return Slices(
-                    tuple(arrays[f"{problem}/example_ids"].tolist()),
-                    torch.from_numpy(arrays[f"{problem}/membership"]),
-                    torch.from_numpy(arrays[f"{problem}/members"]),
-                    tuple(json.loads(str(arrays[f"{problem}/diagnostics"]))),
+                    tuple(arrays[f"{problem}/{half}example_ids"].tolist()),
+                    torch.from_numpy(arrays[f"{problem}/{half}membership"]),
+                    torch.from_numpy(arrays[f"{problem}/{half}members"]),
+                    tuple(json.loads(str(arrays[f"{problem}/{half}diagnostics"]))),
                 )
     raise InvalidInput(f"{folder} has no slices for a problem {problem!r}")
 
 
-def _arrays(slices: Mapping[str, Slices]) -> dict[str, np.ndarray]:
+def _arrays(slices: Mapping[str, Slices], half: str = "") -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name, found in slices.items():
-        arrays[f"{name}/example_ids"] = np.array(found.example_ids)
-        arrays[f"{name}/membership"] = found.membership.cpu().numpy()
-        arrays[f"{name}/members"] = found.members.cpu().numpy()
-        arrays[f"{name}/diagnostics"] = np.array(json.dumps(list(found.diagnostics)))
+        arrays[f"{name}/{half}example_ids"] = np.array(found.example_ids)
+        arrays[f"{name}/{half}membership"] = found.membership.cpu().numpy()
+        arrays[f"{name}/{half}members"] = found.members.cpu().numpy()
+        arrays[f"{name}/{half}diagnostics"] = np.array(json.dumps(list(found.diagnostics)))
     return arrays

@@ -12,7 +12,7 @@ from experiments.contract import Dataset, ProblemSet
 from experiments.corruption import make_problems
 from experiments.discovery import discover, score
 from experiments.embedding import embed
-from experiments.examples import examples_of_problems, examples_table
+from experiments.examples import examples_of_problems, examples_table, relabelled_examples, true_slices
 from experiments.explanations import explain, find_opponents, measure_coherence
 from experiments.inference import infer
 from experiments.loading import load_dataset
@@ -44,14 +44,16 @@ def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) ->
             record.write_examples(examples_table(audited))
             problems = make_problems(settings, audited)  # all from the outputs of one model
         for part in record.unfinished_parts(problems):
-            found = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
+            found, fitted = discover(settings, part.problems)  # fitted on problem.fit, predicted on problem.score
             scores = score(settings, part.problems, found)
             tables = {  # the first two are empty unless they are asked for
                 "opponents": find_opponents(settings, part.problems, found),
                 "coherence": measure_coherence(settings, part.problems, found),
                 "examples": examples_of_problems(data, part.problems),
+                "truth": true_slices(part.problems),
+                "relabelled": relabelled_examples(part.problems, settings.evaluation.score_split),
             }
-            record.write(part, found, scores, **tables)
+            record.write(part, found, fitted, scores, **tables)
         record.finish()
         tracking.log(record.summary())
 

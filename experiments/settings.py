@@ -90,6 +90,7 @@ class Evaluation:
     opponents: int = field(default=0, metadata={"min": 0})
     opponents_from: SplitName = "train"
     coherence: bool = False
+    fit_slices: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ class Component:
         content = Path(source).read_bytes() if source else b""
         return f"{version} {hashlib.sha256(content).hexdigest()[:12]}"
 
+    @property
+    def own_paths(self) -> dict[str, str]:
+        """The settings that are paths, as absolute ones: where things lie here, which defines no result."""
+        named = asdict(self.instance) if is_dataclass(self.instance) else {}
+        return {name: str(path.expanduser().absolute()) for name, path in named.items() if isinstance(path, Path)}
+
     def defining(self) -> dict[str, Any]:
         """What defines this part, as json values; a component that reads files says by `identity` what is in them.
 
@@ -193,8 +200,9 @@ class Settings:
         groups = ("dataset", "model", "embedding", "method", "corruption")
         components = {g: getattr(self, g).defining() for g in groups}
         evaluation = _plain(asdict(self.evaluation))
-        if not self.evaluation.coherence:  # runs that were done before there was such a setting keep their keys
-            del evaluation["coherence"]
+        for name in ("coherence", "fit_slices"):  # runs that were done before there were such settings keep their keys
+            if not evaluation[name]:
+                del evaluation[name]
         return {**components, "evaluation": evaluation, "seeds": asdict(self.seeds)}
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from experiments.analyses._names import shortened
 from experiments.analysing import Output
+from experiments.describing.names import shortened
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun
 

@@ -12,9 +12,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from experiments.analyses._members import ranked
-from experiments.analyses._names import in_a_line
 from experiments.analysing import Output
+from experiments.describing.members import ranked
+from experiments.describing.names import in_a_line
 from experiments.drawing import LABEL, drawing
 from experiments.finished import FinishedRun
 from experiments.reading.images import in_mode

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from evaluation.comparison import BestMethod, indistinguishable_from_best
-from experiments.analyses._names import short_titles
 from experiments.analyses._scores import (
     IDENTITY,
     Paired,
@@ -25,6 +24,7 @@ from experiments.analyses._scores import (
     together,
 )
 from experiments.analysing import Output
+from experiments.describing.names import short_titles
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun
 from methods.errors import InvalidInput

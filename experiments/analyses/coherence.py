@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from experiments.analyses._measured import Measured
-from experiments.analyses._runs import grouped
 from experiments.analysing import Output
+from experiments.describing.grouping import grouped
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from experiments.analyses._data import pictures
-from experiments.analyses._names import file_names
 from experiments.analyses._sheets import Strip, cells, draw, say_why, slice_strips
 from experiments.analysing import COLUMNS, Output
+from experiments.describing.data import pictures
+from experiments.describing.names import file_names
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.analyses._names import file_name, in_a_line, plain, shortened
 from experiments.analysing import Output
+from experiments.describing.names import file_name, in_a_line, plain, shortened
 from experiments.drawing import LABEL, PREDICTION, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from experiments.analyses._measured import ALL
-from experiments.analyses._names import plain, shortened
 from experiments.analysing import Output
+from experiments.describing.names import plain, shortened
 from experiments.drawing import drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput

@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from experiments.analyses._attributes import NO_VALUE, as_text, attribute_of, attributes_of, natural, values_of
 from experiments.analyses._measured import ALL
-from experiments.analyses._names import file_name, in_a_line, plain, shortened
 from experiments.analysing import Output
+from experiments.describing.attributes import NO_VALUE, as_text, attribute_of, attributes_of, natural, values_of
+from experiments.describing.names import file_name, in_a_line, plain, shortened
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput

@@ -10,8 +10,8 @@ import pandas as pd
 
 from evaluation.ranking import auroc, hits_at_k
 from experiments.analyses._measured import ALL, Measured, draw_intervals
-from experiments.analyses._shares import share
 from experiments.analysing import Output
+from experiments.describing.shares import share
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 

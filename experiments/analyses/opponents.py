@@ -11,11 +11,11 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
 from PIL import Image
 
-from experiments.analyses._data import examples_of, pictures
-from experiments.analyses._names import file_names, in_a_line
-from experiments.analyses._shares import share
 from experiments.analyses._sheets import Cell, Strip, cells, draw, fitting, say_why, slice_strips
 from experiments.analysing import COLUMNS, Output
+from experiments.describing.data import examples_of, pictures
+from experiments.describing.names import file_names, in_a_line
+from experiments.describing.shares import share
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput, Unsupported

@@ -12,10 +12,10 @@ import pandas as pd
 
 from evaluation.comparison import indistinguishable_from_best
 from experiments.analyses._measured import ALL
-from experiments.analyses._names import short_titles
-from experiments.analyses._runs import grouped, without
 from experiments.analyses._scores import mean_over_groups
 from experiments.analysing import Output
+from experiments.describing.grouping import grouped, without
+from experiments.describing.names import short_titles
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun
 from methods.errors import InvalidInput

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from experiments.analyses._members import strongest
-from experiments.analyses._names import file_names
 from experiments.analysing import COLUMNS, Output
+from experiments.describing.members import strongest
+from experiments.describing.names import file_names
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 

@@ -12,9 +12,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from experiments.analyses._measured import ALL, Measured, draw_intervals
-from experiments.analyses._shares import share
-from experiments.analyses._texts import texts_of
 from experiments.analysing import Output
+from experiments.describing.shares import share
+from experiments.describing.texts import texts_of
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from experiments.analyses._axes import percent_axis
 from experiments.analyses._measured import ALL, SPOTLIGHT
-from experiments.analyses._runs import grouped, without
 from experiments.analysing import Output
+from experiments.describing.grouping import grouped, without
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun
 from methods.errors import InvalidInput

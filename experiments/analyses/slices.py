@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from experiments.analyses._measured import ALL
-from experiments.analyses._runs import grouped
 from experiments.analysing import Output
+from experiments.describing.grouping import grouped
 from experiments.drawing import colour, drawing
 from experiments.finished import FinishedRun, titles
 

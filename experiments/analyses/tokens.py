@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullLocator
-from scipy.sparse import csc_matrix
 from scipy.stats import t
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from experiments.analyses._measured import ALL, DRAWN, SPOTLIGHT, Measured, draw_intervals
-from experiments.analyses._members import strongest
-from experiments.analyses._names import file_names, shortened
-from experiments.analyses._texts import TOKEN, Pairs, texts_of
 from experiments.analysing import Output
+from experiments.describing.members import strongest
+from experiments.describing.names import file_names, shortened
+from experiments.describing.texts import Pairs, texts_of
+from experiments.describing.tokens import token_ratios
 from experiments.drawing import OTHER, colour, drawing
 from experiments.finished import FinishedRun, titles
 from methods.errors import InvalidInput
 
 RATIO, LENGTH = "token_ratio", "mean_length"
-RARE = 0.005  # added to both frequencies before tokens are ranked, as in the authors' code: rare ones say little
-LONGEST = 24  # letters of a token that are shown: some texts hold a hundred thousand without a space
 LONGEST_TEXT = 5_000  # letters of a text in the table, for who opens it in a spreadsheet
 COLUMNS = 3  # of panels
 
@@ -130,7 +126,7 @@ def _of_run(
             continue
         of_slice = {**run.identity, "slice": index}
         rows.append({**of_slice, "measure": LENGTH, **_mean(lengths, weight), "n": int(member.sum())})
-        ratios = _ratios(texts, member, weight, smoothing)
+        ratios = token_ratios(texts, member, weight, smoothing)
         over = (ratios["n"] >= min_count) & (ratios["value"] > 1) & (ratios["rank"] > 1)
         top = ratios[over].head(n_tokens)
         rows += [
@@ -146,26 +142,6 @@ def _weights(run: FinishedRun) -> np.ndarray:
     # only of spotlights are memberships a distribution; of others they rank, and may be large outside of the slice
     is_soft = run.method.startswith(SPOTLIGHT)
     return (slices.membership if is_soft else slices.members).double().numpy()
-
-
-def _ratios(texts: tuple[str, ...], member: np.ndarray, weight: np.ndarray, smoothing: float) -> pd.DataFrame:
-    """Columns group (the token), value (the ratio), n (members that hold it), rank: the largest of it first."""
-    tokens, held = _counted(texts)  # (t,), (n, t)
-    count, of = held.T @ weight, weight.sum()  # (t,), in all
-    count_all, of_all = held.T @ np.ones(len(texts)), len(texts)
-    ratio = (count + smoothing) / (of + 2 * smoothing) / ((count_all + smoothing) / (of_all + 2 * smoothing))
-    rank = (count / of + RARE) / (count_all / of_all + RARE)
-    table = pd.DataFrame({"group": tokens, "value": ratio, "n": held.T @ member.astype(np.int64), "rank": rank})
-    first = table[~table["group"].isin(ENGLISH_STOP_WORDS)].sort_values(["rank", "group"], ascending=[False, True])
-    return first.assign(group=first["group"].map(lambda token: shortened(token, LONGEST)))
-
-
-@lru_cache(maxsize=2)  # the runs of a data set follow each other
-def _counted(texts: tuple[str, ...]) -> tuple[np.ndarray, csc_matrix]:
-    """All tokens, and which text holds which: shapes (t,) and (n, t)."""
-    vectorizer = CountVectorizer(binary=True, token_pattern=TOKEN)
-    held = csc_matrix(vectorizer.fit_transform(texts))
-    return vectorizer.get_feature_names_out(), held
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> dict[str, float]:

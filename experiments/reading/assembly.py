@@ -68,6 +68,8 @@ def _digest(split: Split) -> bytes:
     content.update(_digest_of_examples(split.examples))
     for tensor in (split.labels, split.spans):
         content.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
+    for shown in (split.paths if split.pictures is not None else None, split.texts):
+        content.update(b"" if shown is None else json.dumps(shown).encode())
     content.update("\n".join(str(column) for column in split.attributes.columns).encode())
     if len(split.attributes.columns):
         content.update(np.ascontiguousarray(pd.util.hash_pandas_object(split.attributes).to_numpy()).tobytes())

@@ -25,7 +25,8 @@ from experiments.reading.tables import by_id, check_values, refuse_rows
 from methods.contract import InvalidInput
 
 SINGULAR = {"embedding": "embeddings", "logit": "logits", "probability": "probabilities"}
-NAMES = {**SINGULAR, "label": "labels", "loss": "losses", "id": "ids"}  # either may be used
+SEEN = {"image": "images", "text": "texts"}  # what people are shown of examples
+NAMES = {**SINGULAR, "label": "labels", "loss": "losses", "id": "ids", **SEEN}  # either may be used
 KNOWN = (*NAMES.values(), "correct", "split")
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 SUM_TOLERANCE = 1e-3  # of probabilities
@@ -52,8 +53,9 @@ class GivenOutputs:
     stored : Stored
     labels : Tensor, shape (n,), int64, optional
     class_names : tuple of str
-    splits : array of str, shape (n,)
-        "test" where the file does not say.
+    splits : array of str, shape (n,), optional
+    images, texts : tuple of str, length n, optional
+        Paths of pictures, and texts; empty where a row has none.
     attributes : pandas.DataFrame, n rows
         Whatever else the file says of each example, indexed by id.
     notes : tuple of str
@@ -64,7 +66,9 @@ class GivenOutputs:
     stored: Stored
     labels: Tensor | None
     class_names: tuple[str, ...]
-    splits: np.ndarray
+    splits: np.ndarray | None
+    images: tuple[str, ...] | None
+    texts: tuple[str, ...] | None
     attributes: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -111,9 +115,9 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
     path : Path
         Of an npz, parquet or csv file. It holds `embeddings`; `labels` (classes counted from 0, or names); and `logits`
         or `probabilities` (if both, the logits count) or `losses` (nats). Without labels, losses are needed. It may
-        hold `ids`, `correct` and `split`; whatever else has one value an example is an attribute. Names may be
-        singular, and tables number their columns: embedding_0, logit_0, probability_0. A single column of logits or
-        probabilities is that of class 1, of two.
+        hold `ids`, `correct`, `split`, and what people are shown of an example: `images` (paths of files) and `texts`;
+        whatever else has one value an example is an attribute. Names may be singular, and tables number their columns:
+        embedding_0, logit_0, probability_0. A single column of logits or probabilities is that of class 1, of two.
     class_names : sequence of str, optional
         Of the columns of logits. By default the names among the labels in alphabetical order, or "0", "1" ...
 
@@ -135,7 +139,8 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
         stored=Stored(*(None if values is None else values[rows] for values in arrays)),
         labels=None if labels is None else labels[rows],
         class_names=names,
-        splits=columns["split"].to_numpy(dtype=str),
+        splits=columns["split"].to_numpy(dtype=str) if "split" in columns else None,
+        **{name: _seen(columns, name) for name in SEEN.values()},
         attributes=attributes_of(columns.drop(columns=list(KNOWN), errors="ignore")),
         notes=(*content.notes, *notes, *more_notes),
     )
@@ -146,11 +151,14 @@ def _in_order(content: _Content) -> tuple[pd.DataFrame, Tensor]:
     columns, n = content.columns.copy(), len(content.columns)
     if "ids" not in columns:
         columns["ids"] = [f"{row:0{len(str(n - 1))}d}" for row in range(n)]
-    if "split" not in columns:
-        columns["split"] = "test"
-    check_values(columns, "split", content.path, SPLITS)
+    if "split" in columns:
+        check_values(columns, "split", content.path, SPLITS)
     ordered = by_id(columns, "ids", content.path)
     return ordered, torch.tensor(pd.Index(columns["ids"].astype(str)).get_indexer(ordered.index))
+
+
+def _seen(columns: pd.DataFrame, name: str) -> tuple[str, ...] | None:
+    return None if name not in columns else tuple(columns[name].astype(object).fillna("").map(str))
 
 
 def _check_complete(names: Sequence[str], path: Path) -> None:
@@ -273,7 +281,7 @@ def _from_npz(path: Path) -> _Content:
             wide[name] = _two_dimensional(values, name, n, path)
         elif values.shape == (n,):
             columns[name] = _one_dimensional(values, name, path)
-        elif name in KNOWN:
+        elif name in KNOWN and name not in SEEN.values():
             raise InvalidInput(f"{path}: {name} has shape {values.shape}, expected ({n},) as embeddings has {n} rows")
         else:
             others.append(f"{name} {values.shape}")

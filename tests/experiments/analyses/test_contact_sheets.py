@@ -11,10 +11,10 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from experiments.analyses import _data
-from experiments.analyses._names import file_names
 from experiments.analyses.contact_sheets import analyse
 from experiments.contract import Dataset, ProblemSet, Split
+from experiments.describing import data
+from experiments.describing.names import file_names
 from experiments.drawing import LABEL
 from experiments.loaders.digits import Digits
 from methods.errors import InvalidInput
@@ -79,7 +79,7 @@ def own_loader(monkeypatch):
         module = ModuleType("own_data")
         module.Loader = Loader
         monkeypatch.setitem(sys.modules, "own_data", module)
-        _data._loaded.cache_clear()  # another test had another one of this name
+        data._loaded.cache_clear()  # another test had another one of this name
         return definition("own_data.Loader", dataset.fingerprint)
 
     return make

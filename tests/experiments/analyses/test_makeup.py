@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analyses._attributes import natural
 from experiments.analyses.makeup import analyse
 from experiments.analysing import Output
+from experiments.describing.attributes import natural
 from methods.errors import InvalidInput
 from tests.experiments.analyses.reading import members, the_one, value
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from experiments.analyses import tokens
-from experiments.analyses._texts import texts_of
 from experiments.analyses.tokens import analyse
+from experiments.describing.texts import texts_of
 from methods.errors import InvalidInput
 
 REVIEWS = ["Que libro que", "que bien", *["good book"] * 8]

@@ -32,12 +32,14 @@ def dataset_of(run: FinishedRun) -> Dataset:
         Where it is not on this machine, or no longer what the run saw; `Unsupported` where there are outputs alone.
     """
     definition = run.definition
-    settings = json.dumps(definition["dataset"], sort_keys=True)
-    dataset = _loaded(settings, int(definition["seeds"]["split"]), data_root())
+    noted = dict(run.content.get("data", {}))  # with paths, which define no run
+    root = next((root for root in map(Path, filter(None, [noted.pop("root", None)])) if root.is_dir()), data_root())
+    settings = json.dumps({**definition["dataset"], **noted}, sort_keys=True)
+    dataset = _loaded(settings, int(definition["seeds"]["split"]), root)
     if not isinstance(dataset, Dataset):
         raise Unsupported(f"{dataset.name} has outputs of models that ran elsewhere, and no examples")
     if dataset.fingerprint != definition["fingerprint"]:
-        raise InvalidInput(f"what lies below {data_root()} is not what the run saw: get the same files, or run again")
+        raise InvalidInput(f"what lies below {root} is not what the run saw: get the same files, or run again")
     return dataset
 
 
@@ -68,14 +70,16 @@ def pictures(run: FinishedRun, split: str, ids: Iterable[str]) -> dict[str, Imag
     InvalidInput
         Where they are not on this machine; `Unsupported` where examples are no pictures.
     """
-    if "text" in run.examples and run.examples["text"].notna().any():
+    has_texts, has_files = (name in run.examples and run.examples[name].notna().any() for name in ("text", "path"))
+    if has_texts and not has_files:
         raise Unsupported(f"{run.dataset} has texts")  # known without loading them
     dataset = dataset_of(run)
-    if dataset.modality != "image":
-        raise Unsupported(f"{run.dataset} has {WORDS[dataset.modality]}")
     of_split = dataset.split(split)
+    shown = of_split.examples if dataset.modality == "image" else of_split.pictures
+    if shown is None:
+        raise Unsupported(f"{run.dataset} has {WORDS[dataset.modality]}")
     rows = {example_id: row for row, example_id in enumerate(of_split.example_ids)}
-    return {example_id: of_split.examples[rows[example_id]] for example_id in ids}
+    return {example_id: shown[rows[example_id]] for example_id in ids}
 
 
 def examples_of(run: FinishedRun, split: str) -> pd.DataFrame:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
+from experiments.describing.problems import FoundProblem
 from experiments.finished import FinishedRun
 
 
@@ -15,12 +15,9 @@ def ranked(run: FinishedRun, most: int) -> Iterator[tuple[int, pd.DataFrame]]:
 
     The strongest members come first, among equal ones those of the highest loss.
     """
-    slices, examples = run.slices(), run.examples
-    losses = examples["loss"].to_numpy(float)
-    for index, (member, strength) in enumerate(zip(slices.members.T[:most], slices.membership.T, strict=False), 1):
-        rows = np.flatnonzero(member.numpy())
-        order = np.lexsort((-losses[rows], -strength.numpy()[rows]))  # the last key sorts first
-        yield index, examples.iloc[rows[order]]
+    found = FoundProblem(run, "all").scored
+    for index in range(1, min(most, found.slices.n_slices) + 1):
+        yield index, found.ranked(index)
 
 
 def strongest(run: FinishedRun, n: int, most: int) -> pd.DataFrame:

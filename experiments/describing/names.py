@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.analyses._runs import grouped
+from experiments.describing.grouping import grouped
 from experiments.finished import FinishedRun, titles
 
 

@@ -1,0 +1,136 @@
+"""One problem of a finished run: its examples under its labels, its slices, and what is known of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from evaluation.statistics import slice_statistics
+from experiments.finished import FinishedRun
+from experiments.record import FITTED, read_slices
+from methods.contract import ModelOutputs, Slices
+from methods.errors import InvalidInput
+
+STATISTICS = ("size", "mean_loss", "accuracy", "gap", "gap_low", "gap_high")
+
+
+@dataclass(frozen=True, eq=False)
+class FoundIn:
+    """Slices, and the examples that they are slices of.
+
+    Parameters
+    ----------
+    split : str
+    examples : DataFrame, n rows
+        Of `examples.parquet`, in the order of the slices' rows, under the labels of the problem.
+    slices : Slices
+    """
+
+    split: str
+    examples: pd.DataFrame
+    slices: Slices
+
+    @property
+    def members(self) -> np.ndarray:
+        """The hard slices: (n, s) bool."""
+        return self.slices.members.numpy()
+
+    def ranked(self, index: int) -> pd.DataFrame:
+        """The members of slice `index`, from 1: the strongest first, among equal ones those of the highest loss."""
+        rows = np.flatnonzero(self.members[:, index - 1])
+        strength, losses = self.slices.membership[:, index - 1].numpy(), self.examples["loss"].to_numpy(float)
+        return self.examples.iloc[rows[np.lexsort((-losses[rows], -strength[rows]))]]  # the last key sorts first
+
+
+@dataclass(frozen=True, eq=False)
+class FoundProblem:
+    """A problem whose slices were found.
+
+    Parameters
+    ----------
+    run : FinishedRun
+    name : str
+    """
+
+    run: FinishedRun
+    name: str
+
+    @cached_property
+    def scored(self) -> FoundIn:
+        """The half that the slices are shown and scored on."""
+        split = self.run.identity["split"]
+        return FoundIn(split, self._relabelled(self._examples(split)), self.run.slices(self.name))
+
+    @cached_property
+    def fitted(self) -> FoundIn | None:
+        """The half that the method was fitted on; None where it is the same one, or its slices were not kept."""
+        split = str(self.run.definition["evaluation"]["fit_split"])
+        try:
+            slices = read_slices(self.run.folder, self.name, FITTED)
+        except InvalidInput:
+            return None
+        return FoundIn(split, self._examples(split), slices)
+
+    @cached_property
+    def numbers(self) -> pd.DataFrame:
+        """A row for each slice, numbered from 1: size, mean_loss (nats), accuracy, gap with its interval.
+
+        The gap is the accuracy of the other examples minus that of the slice.
+        """
+        return numbers_of(self.run.scores, self.name)
+
+    @cached_property
+    def truth(self) -> np.ndarray | None:
+        """The true slices of the scored half: (n, g) bool; None where there are none, or an older run kept none."""
+        table = self.run.table("truth")
+        own = table[table["problem"] == self.name] if len(table) else table
+        if not len(own):
+            return None
+        truth = np.zeros((len(self.scored.examples), int(own["true_slice"].max()) + 1), dtype=bool)
+        rows = pd.Index(self.scored.examples["id"]).get_indexer(own["example_id"])
+        truth[rows, own["true_slice"].to_numpy(int)] = True
+        return truth
+
+    def _examples(self, split: str) -> pd.DataFrame:
+        table = self.run.all_examples
+        chosen = table["split"] == split
+        if "problem" in table:  # stored problems have examples of their own
+            chosen &= table["problem"] == self.name
+        return table[chosen].reset_index(drop=True)
+
+    def _relabelled(self, examples: pd.DataFrame) -> pd.DataFrame:
+        """Under the labels that the problem gave them."""
+        table = self.run.table("relabelled")
+        own = table[table["problem"] == self.name] if len(table) else table
+        if not len(own):
+            return examples
+        changed = examples.astype({"label": object}).set_index("id")
+        columns = ["label", "loss", "correct"]
+        changed.loc[own["example_id"], columns] = own[columns].to_numpy(dtype=object)
+        kinds = {"loss": examples["loss"].dtype, "correct": bool}
+        return changed.astype(kinds).reset_index()[list(examples.columns)]
+
+
+def numbers_of(scores: pd.DataFrame, problem: str) -> pd.DataFrame:
+    """What tidy scores say of each slice of a problem by itself; see `FoundProblem.numbers`."""
+    own = scores[(scores["problem"] == problem) & scores["protocol"].isna() & scores["slice"].notna()]
+    table = own.pivot_table(index="slice", columns="metric", values="value")
+    table.index = pd.RangeIndex(1, len(table) + 1, name="slice")
+    return table.reindex(columns=list(STATISTICS)).astype({"size": int}).rename_axis(columns=None)
+
+
+def numbers_on(half: FoundIn) -> pd.DataFrame:
+    """The same of a half that was not scored."""
+    examples = half.examples
+    outputs = ModelOutputs.from_arrays(
+        list(examples["id"]),
+        embeddings=np.zeros((len(examples), 1)),
+        losses=examples["loss"].to_numpy(),
+        correct=examples["correct"].to_numpy(bool),
+    )
+    rows = slice_statistics(half.slices, outputs)
+    table = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="slice"))
+    return table.reindex(columns=list(STATISTICS)).astype({"size": int})
