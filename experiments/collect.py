@@ -37,19 +37,14 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
     """
     results = find_results(folder)
     done = [run for run in results.runs if run.state == "done"]
-    others = _others(results)
+    others = not_collected(results)
     if not done:
         count = f"{len(others)} are failed, running or missing"
         raise InvalidInput(f"{folder} holds no finished run ({count}): `slicebench status {folder}`")
     for run in done:
         check_unchanged(run)
-    bootstrap = _bootstrap(done, confidence, resamples)
-    table = _scores(done)
-    scores = _frame(table)
-    board = leaderboard(scores, bootstrap)
-    pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
-    comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
-    report = Report(board, pairs, comparisons, bootstrap)
+    table, report = gathered(done, confidence, resamples)
+    board, pairs = report.board, report.pairs
     out = folder / "collected"
     write_atomically(out / "scores.parquet", lambda file: _write(table.select(TIDY), file))
     write_atomically(out / "leaderboard.csv", lambda file: board.to_csv(file, index=False))
@@ -62,6 +57,18 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
         print(f"results: {out}")
     _say_what_is_missing(others)
     _say_whose_code(done)
+
+
+def gathered(
+    done: Sequence[Run], confidence: float | None = None, resamples: int | None = None
+) -> tuple[pa.Table, Report]:
+    """All scores of finished runs, and what a leaderboard of them says."""
+    bootstrap = _bootstrap(done, confidence, resamples)
+    table = _scores(done)
+    scores = _frame(table)
+    pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
+    comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
+    return table, Report(leaderboard(scores, bootstrap), pairs, comparisons, bootstrap)
 
 
 def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | None) -> Bootstrap:
@@ -158,7 +165,7 @@ def _details(run: Run) -> dict[str, str]:
     return {f"{g}.{name}": json.dumps(value) for g in groups for name, value in definition[g].items()}
 
 
-def _others(results: Results) -> list[str]:
+def not_collected(results: Results) -> list[str]:
     """What is not in the table, and in which state it is."""
     others = [f"{run.name} ({run.state})" for run in results.runs if run.state != "done"]
     others += [f"{one.run} (missing)" if one.run else f"{sweep.words(one)} (failed)" for sweep, one in results.missing]

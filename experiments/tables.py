@@ -47,45 +47,45 @@ def print_leaderboard(report: Report) -> None:
     console = printer()
     for line in _unranked(report.board):
         console.print(line, markup=False, soft_wrap=True)
-    for setting, block in _settings(report.board):
-        console.print(f"\n[bold]{escape(_title(setting))}[/bold]", soft_wrap=True)
+    for setting, block in ranked_settings(report.board):
+        console.print(f"\n[bold]{escape(title_of(setting))}[/bold]", soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in _header():
             table.add_column(column, no_wrap=column != "method", overflow="fold")
         for row in _rows(block):
             table.add_row(*row)
         console.print(table)
-        for line in _notes(setting, block, report):
+        for line in notes_of(setting, block, report):
             console.print(line, markup=False, soft_wrap=True)
 
 
 def markdown(report: Report) -> str:
     """The same as Markdown."""
     lines = ["# Leaderboard", ""]
-    for setting, block in _settings(report.board):
-        lines += [f"## {_title(setting)}", "", _line(_header()), _line(["---"] * len(_header()))]
+    for setting, block in ranked_settings(report.board):
+        lines += [f"## {title_of(setting)}", "", _line(_header()), _line(["---"] * len(_header()))]
         lines += [*(_line(row) for row in _rows(block)), ""]
-        lines += [f"- {line}" for line in _notes(setting, block, report)] + [""]
+        lines += [f"- {line}" for line in notes_of(setting, block, report)] + [""]
     return "\n".join(lines)
 
 
 def _unranked(board: pd.DataFrame) -> list[str]:
     """The settings that have no table, and why."""
     protocol, _, k = PRINTED[0]
-    ranked = [setting for setting, _ in _settings(board)]
+    ranked = [setting for setting, _ in ranked_settings(board)]
     lines = []
     for setting, block in board.groupby(list(SETTING), dropna=False):
         if setting not in ranked:
             has_truth = block["protocol"].notna().any()
             reason = f"no scores for {protocol} at k = {k}" if has_truth else "no true slices to rank methods by"
-            lines.append(f"{_title(setting)}: {reason}; what there is stands in leaderboard.csv")
+            lines.append(f"{title_of(setting)}: {reason}; what there is stands in leaderboard.csv")
     return lines
 
 
-def _settings(board: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+def ranked_settings(board: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """The blocks of the leaderboard that are tables of their own; without true slices there is nothing to rank by."""
     blocks = [(key, block) for key, block in board.groupby(list(SETTING), dropna=False)]
-    return [(key, block) for key, block in blocks if not _select(block, PRINTED[0]).empty]
+    return [(key, block) for key, block in blocks if not select(block, PRINTED[0]).empty]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -93,15 +93,15 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _header() -> list[str]:
-    return ["method", *(_measure_name(measure) for measure in PRINTED)]
+    return ["method", *(measure_name(measure) for measure in PRINTED)]
 
 
-def _measure_name(measure: Measure) -> str:
+def measure_name(measure: Measure) -> str:
     _, metric, k = measure
     return {"precision_at_k": f"precision-at-{k}", "f1": "F1"}.get(metric, metric.replace("_", " "))
 
 
-def _title(setting: Sequence[str]) -> str:
+def title_of(setting: Sequence[str]) -> str:
     dataset, model, embedding, corruption, kind = setting
     # stored problems come without a corruption of the run's own, and in several kinds
     what = kind if corruption == "none" and kind != "none" else corruption
@@ -110,28 +110,28 @@ def _title(setting: Sequence[str]) -> str:
 
 def _rows(block: pd.DataFrame) -> list[list[str]]:
     """The printed rows of one setting, best first."""
-    methods = [(_who(key), own) for key, own in block.groupby(list(METHOD), dropna=False)]
+    methods = [(who_is(key), own) for key, own in block.groupby(list(METHOD), dropna=False)]
     methods.sort(key=lambda pair: -_mean(pair[1], PRINTED[0]))
     return [[who, *(_cell(own, measure) for measure in PRINTED)] for who, own in methods]
 
 
-def _who(key: Sequence[str]) -> str:
+def who_is(key: Sequence[str]) -> str:
     return " ".join(key).strip()
 
 
-def _select(block: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+def select(block: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     protocol, metric, k = measure
     same_k = block["k"].isna() if k is None else (block["k"] == k).fillna(False)
     return block[(block["protocol"] == protocol) & (block["metric"] == metric) & same_k]
 
 
 def _mean(block: pd.DataFrame, measure: Measure) -> float:
-    selected = _select(block, measure)
+    selected = select(block, measure)
     return float("-inf") if selected.empty else float(selected["mean"].iloc[0])
 
 
 def _cell(block: pd.DataFrame, measure: Measure) -> str:
-    selected = _select(block, measure)
+    selected = select(block, measure)
     if selected.empty:
         return "-"
     row = selected.iloc[0]
@@ -142,13 +142,13 @@ def _interval(row: pd.Series) -> str:
     return "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _notes(setting: Sequence[str], block: pd.DataFrame, report: Report) -> list[str]:
+def notes_of(setting: Sequence[str], block: pd.DataFrame, report: Report) -> list[str]:
     return [_counted(block, report.bootstrap), *_against_floor(setting, report), *_verdicts(setting, report)]
 
 
 def _counted(block: pd.DataFrame, bootstrap: Bootstrap) -> str:
-    first = _select(block, PRINTED[0])
-    refused = {_who(key): int(own["n_refused"].max()) for key, own in block.groupby(list(METHOD), dropna=False)}
+    first = select(block, PRINTED[0])
+    refused = {who_is(key): int(own["n_refused"].max()) for key, own in block.groupby(list(METHOD), dropna=False)}
     said = "".join(f"; {who} refused {count}" for who, count in refused.items() if count)
     problems = f"{int(first['n_problems'].max())} problems in {int(first['n_groups'].max())} groups{said}"
     return f"{problems}; [{bootstrap.confidence:.0%} interval over groups, {bootstrap.resamples} resamples]"
@@ -163,11 +163,11 @@ def _against_floor(setting: Sequence[str], report: Report) -> list[str]:
     here = pairs[(pairs[list(SETTING)] == list(setting)).all(axis=1) & is_floor]
     if here["second"].nunique() > 1:
         return []  # several floors: differences.csv has them all
-    rows = _select(here, PRINTED[0]).dropna(subset="difference").sort_values("difference", ascending=False)
+    rows = select(here, PRINTED[0]).dropna(subset="difference").sort_values("difference", ascending=False)
     if rows.empty:
         return []
     each = ", ".join(f"{row['first']} {row['difference']:+.2f}{_interval(row)}" for _, row in rows.iterrows())
-    return [f"{_measure_name(PRINTED[0])}, paired difference to {FLOOR}: {each}"]
+    return [f"{measure_name(PRINTED[0])}, paired difference to {FLOOR}: {each}"]
 
 
 def _too_few(comparison: Comparison, report: Report) -> str:
@@ -183,7 +183,7 @@ def _verdicts(setting: Sequence[str], report: Report) -> list[str]:
         for comparison in (c for c in found if tuple(c.setting.values()) == tuple(setting)):
             others = ", ".join(comparison.best.indistinguishable)
             lines.append(
-                f"{_measure_name(measure)}: {comparison.best.name} is highest; "
+                f"{measure_name(measure)}: {comparison.best.name} is highest; "
                 + (f"not told apart from it: {others}" if others else "all others are told apart from it")
                 + f" (permutation test over {comparison.best.n_groups} groups, Holm{_too_few(comparison, report)})"
             )

@@ -1,0 +1,1 @@
+"""A static HTML report of run folders: `slicebench report DIR`."""

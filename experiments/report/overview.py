@@ -1,0 +1,171 @@
+"""What a report says of all runs together: its first page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.analysing import ANALYSIS, RECORD
+from experiments.collect import gathered, not_collected
+from experiments.compare import HEADER, Analysed, cells
+from experiments.finished import FinishedRun
+from experiments.leaderboard import METHOD
+from experiments.published import rows_of
+from experiments.report.assets import Assets
+from experiments.report.graphics import Axis, Dot
+from experiments.runs import Results, Run, commit_of
+from experiments.tables import PRINTED, Report, measure_name, notes_of, ranked_settings, select, title_of, who_is
+from methods.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean with its interval, as a number and as a drawing."""
+
+    mean: float
+    low: float
+    high: float
+    dot: Dot
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of one setting: rows of (method, a cell for each measure), the best first."""
+
+    title: str
+    measures: list[str]
+    axis: Axis
+    rows: list[tuple[str, list[Cell | None]]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A paper's experiment: what was published beside what was measured, why they differ, and pictures."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    reasons: list[str]
+    pictures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run in the table of runs."""
+
+    title: str
+    dataset: str
+    model: str
+    embedding: str
+    corruption: str
+    n_problems: int
+    n_refused: int
+    seconds: float
+    page: str | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The first page.
+
+    Parameters
+    ----------
+    title : str
+    boards : list of Board
+    compared : list of Compared
+    lines : list of Line
+    missing : list of str
+        What is not in the report, and why.
+    commits, devices : list of str
+    """
+
+    title: str
+    boards: list[Board]
+    compared: list[Compared]
+    lines: list[Line]
+    missing: list[str]
+    commits: list[str]
+    devices: list[str]
+
+
+def overview(
+    folder: Path, results: Results, runs: Sequence[tuple[FinishedRun, str, str | None]], assets: Assets
+) -> Overview:
+    """Of runs with their titles and the addresses of their pages."""
+    done = [run for run in results.runs if run.state == "done"]
+    return Overview(
+        title=_title(folder),
+        boards=_boards(done),
+        compared=_compared(folder, assets),
+        lines=[_line(run, title, page) for run, title, page in runs],
+        missing=not_collected(results),
+        commits=sorted({commit_of(run.content) for run in done}),
+        devices=sorted({str(run.content.get("device")) for run in done}),
+    )
+
+
+def _title(folder: Path) -> str:
+    """The experiment's name, or the folder's."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        return f"{record['experiment']}, scale {record['scale']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.absolute().name
+
+
+def _boards(done: Sequence[Run]) -> list[Board]:
+    _, report = gathered(done)
+    return [_board(setting, report) for setting, _ in ranked_settings(report.board)]
+
+
+def _board(setting: tuple[str, ...], report: Report) -> Board:
+    block = dict(ranked_settings(report.board))[setting]
+    axis = Axis(0.0, 1.0)  # of all printed measures
+    rows = [
+        (who_is(key), [_cell(select(own, measure), axis) for measure in PRINTED])
+        for key, own in block.groupby(list(METHOD), dropna=False)
+    ]
+    rows.sort(key=lambda row: -(row[1][0].mean if row[1][0] else -1))
+    measures = [measure_name(measure) for measure in PRINTED]
+    return Board(title_of(setting), measures, axis, rows, notes_of(setting, block, report))
+
+
+def _cell(selected: pd.DataFrame, axis: Axis) -> Cell | None:
+    if selected.empty:
+        return None
+    mean, low, high = (float(selected.iloc[0][name]) for name in ("mean", "low", "high"))
+    return Cell(mean, low, high, Dot.of(axis, mean, low, high))
+
+
+def _compared(folder: Path, assets: Assets) -> list[Compared]:
+    """Of experiments that were analysed; the others have nothing to compare."""
+    found = []
+    for path in sorted(folder.rglob(RECORD)):
+        try:
+            one = Analysed.read(path.parent)
+        except InvalidInput:
+            continue
+        rows = [cells(row) for row in rows_of(one.comparison)]
+        title = f"{one.name}, scale {one.summary['scale']}"
+        found.append(Compared(title, HEADER, rows, one.reasons, _pictures(one, assets)))
+    return found
+
+
+def _pictures(one: Analysed, assets: Assets) -> list[tuple[str, str]]:
+    """The addresses of all pictures that are there, with what they show."""
+    folder, drawn = one.folder / ANALYSIS, one.summary["pictures"]
+    paths = [(folder / f"{picture['file']}.png", str(picture["caption"])) for picture in drawn]
+    return [(assets.add(path.read_bytes(), "png"), caption) for path, caption in paths if path.is_file()]
+
+
+def _line(run: FinishedRun, title: str, page: str | None) -> Line:
+    identity, seconds = run.identity, run.content["seconds"]
+    spent = sum(value for stage, value in seconds.items() if ": " not in stage)
+    names = {name: identity[name] for name in ("dataset", "model", "embedding", "corruption")}
+    n_refused = int((run.scores["metric"] == "refused").sum())
+    return Line(title, **names, n_problems=len(run.problems), n_refused=n_refused, seconds=spent, page=page)

@@ -1,0 +1,190 @@
+"""What a report says of one discovered slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.describing.makeup import Trait, traits
+from experiments.describing.problems import FoundIn, FoundProblem, numbers_on
+from experiments.report.examples import OPPONENTS, Gallery, Shown, Words, columns_of, words_of
+from experiments.report.words import name_of
+
+CLASSES = 8  # of a distribution; the rest is put together
+TRAITS, MORE_TRAITS = 8, 40  # told at once, and when asked for
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """One class among the labels and the predictions of a slice, and in the whole split: shares in [0, 1]."""
+
+    name: str
+    labels: float
+    predictions: float
+    all_labels: float
+    all_predictions: float
+
+
+@dataclass(frozen=True)
+class Half:
+    """The numbers of a slice on one half of the data."""
+
+    name: str
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """How a slice agrees with a true one: members in both, and the sizes of each."""
+
+    index: int
+    both: int
+    size: int
+    true_size: int
+
+
+@dataclass(frozen=True)
+class SliceSection:
+    """One slice.
+
+    Parameters
+    ----------
+    index : int
+        From 1, the worst first.
+    numbers : mapping
+        size, mean_loss, accuracy, gap, gap_low, gap_high; nan where there is none.
+    hits : list of Hit
+        One for each true slice.
+    warnings : list of str
+        Of the method.
+    error : tuple of (str, str, float), optional
+        The commonest label and prediction among wrong members, and their share of all members.
+    shown, worst : list of Shown
+        Its strongest members, and others that are wrong, of the largest losses.
+    columns : list of str
+        Of the table that `shown` is, where it is one.
+    words : Words
+    classes : list of ClassShare
+        Empty where examples have no labels.
+    told, others : list of Trait
+        What stands out, and what else there is.
+    halves : list of Half
+        Empty where the slice was found in the examples that it is shown on.
+    opponents, proponents : list of Shown
+        Training examples.
+    """
+
+    index: int
+    numbers: Mapping[str, float]
+    hits: list[Hit]
+    warnings: list[str]
+    error: tuple[str, str, float] | None
+    shown: list[Shown]
+    worst: list[Shown]
+    columns: list[str]
+    words: Words
+    classes: list[ClassShare]
+    told: list[Trait]
+    others: list[Trait]
+    halves: list[Half]
+    opponents: list[Shown]
+    proponents: list[Shown]
+
+    @property
+    def first(self) -> Trait:
+        """What to tell of it if there is room for one thing: what there is more of, if there is any."""
+        return next((trait for trait in self.told if trait.deviations > 0), self.told[0])
+
+    @property
+    def kind(self) -> str:
+        """How its examples are shown."""
+        if any(one.picture for one in self.shown):
+            return "pictures"
+        return "texts" if any(one.text for one in self.shown) else "rows"
+
+
+def section(problem: FoundProblem, index: int, gallery: Gallery) -> SliceSection:
+    """All about slice `index`, from 1."""
+    found = problem.scored
+    member = found.members[:, index - 1]
+    of_slice = traits(found.examples, member) if member.any() else []
+    told = [trait for trait in of_slice if trait.stands_out][:TRAITS]
+    words = words_of(found, index)
+    diagnostics = found.slices.diagnostics[index - 1]
+    shown, worst = gallery.of_slice(found, index, words, told) if member.any() else ([], [])
+    return SliceSection(
+        index=index,
+        numbers=problem.numbers.loc[index].to_dict(),
+        hits=_hits(problem.truth, member),
+        warnings=[str(warning) for warning in diagnostics.get("warnings", ())],
+        error=_commonest_error(found.examples[member]),
+        shown=shown,
+        worst=worst,
+        columns=columns_of(found.examples, told),
+        words=words,
+        classes=_classes(found, member),
+        told=told,
+        others=[trait for trait in of_slice if trait not in told][:MORE_TRAITS],
+        halves=_halves(problem, index),
+        opponents=_training(problem, index, gallery, -1),
+        proponents=_training(problem, index, gallery, 1),
+    )
+
+
+def _hits(truth: np.ndarray | None, member: np.ndarray) -> list[Hit]:
+    if truth is None:
+        return []
+    return [
+        Hit(at, int((column & member).sum()), int(member.sum()), int(column.sum()))
+        for at, column in enumerate(truth.T, start=1)
+    ]
+
+
+def _commonest_error(examples: pd.DataFrame) -> tuple[str, str, float] | None:
+    wrong = examples[~examples["correct"].astype(bool)].dropna(subset=["label", "prediction"])
+    if wrong.empty:
+        return None
+    pairs = wrong.groupby(["label", "prediction"], observed=True).size().sort_values(ascending=False, kind="stable")
+    (label, prediction), count = pairs.index[0], pairs.iloc[0]
+    return name_of(label), name_of(prediction), count / len(examples)
+
+
+def _classes(found: FoundIn, member: np.ndarray) -> list[ClassShare]:
+    examples = found.examples
+    if not member.any() or examples[["label", "prediction"]].isna().any(axis=None):
+        return []
+    parts = (examples[member], examples)
+    shares = [part[column].value_counts(normalize=True) for part in parts for column in ("label", "prediction")]
+    table = pd.DataFrame(dict(enumerate(shares))).fillna(0.0)
+    table = table.loc[(table[0] + table[1]).sort_values(ascending=False, kind="stable").index]
+    rows = [
+        ClassShare(name_of(name), *map(float, row)) for name, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
+    if len(rows) <= CLASSES + 1:
+        return rows
+    rest = table.iloc[CLASSES:].sum()
+    return [*rows[:CLASSES], ClassShare(f"{len(rows) - CLASSES} other classes", *map(float, rest))]
+
+
+def _halves(problem: FoundProblem, index: int) -> list[Half]:
+    if problem.fitted is None:
+        return []
+    found_in = numbers_on(problem.fitted)
+    shown_on = problem.numbers.loc[index].to_dict()
+    of_fitted = found_in.loc[index].to_dict() if index in found_in.index else {}
+    return [Half("where it was found", of_fitted), Half("held out", shown_on)] if of_fitted else []
+
+
+def _training(problem: FoundProblem, index: int, gallery: Gallery, sign: int) -> list[Shown]:
+    table = gallery.run.opponents
+    own = table[(table["problem"] == problem.name) & (table["slice"] == index - 1) & (table["sign"] == sign)]
+    if own.empty:
+        return []
+    top = own.sort_values("rank").head(OPPONENTS)
+    split = str(gallery.run.definition["evaluation"]["opponents_from"])
+    influences: Any = pd.Series(top["influence"].to_numpy(float), index=top["example_id"])
+    return gallery.of_training(split, influences)
