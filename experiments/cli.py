@@ -126,8 +126,10 @@ def run(
         _check_folders(import_path or [])
         from experiments.jobs import IMPORT_PATH, Failure
         from experiments.launching import launch
+        from experiments.own_code import STARTED_IN
         from experiments.prepared import orders
 
+        os.environ[STARTED_IN] = os.getcwd()
         os.environ[IMPORT_PATH] = os.pathsep.join(str(folder.resolve()) for folder in import_path or [])
         if prepared := orders(arguments):
             from experiments.rerun import rerun
@@ -224,6 +226,70 @@ def collect(
 
 
 @app.command()
+def report(
+    folder: Folder = Path("outputs"),
+    output: Annotated[
+        Path | None, typer.Option(help="Where to put it; FOLDER/report, or FOLDER/report.html with --inline.")
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="One file, with all pictures in it.")] = False,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Of a run, that are shown in detail; 3, or 1 of many runs, by default.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """A report to look at: the leaderboard, and each slice with its examples, as HTML that needs no network.
+
+    Of one run, of a sweep, of a paper's experiment, or of what slicebench find wrote. Its pictures are those of the
+    examples: think before you pass it on.
+    """
+    with explained(debug):
+        import json
+
+        from experiments.report.report import write_report
+
+        path = write_report(folder, output, inline, problems)
+        typer.echo(json.dumps({"report": str(path)}) if as_json else f"report: {path}")
+
+
+@app.command()
+def find(
+    file: Annotated[Path, typer.Argument(help="A model's outputs: .npz, .parquet or .csv.", show_default=False)],
+    settings: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, of the method: size=30 n_slices=8.")] = None,
+    method: Annotated[
+        str, typer.Option(help="As in slicebench list methods, or your own: FILE.py:MyMethod, my_package.MyMethod.")
+    ] = "spotlight",
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go; the file's name with -slices by default.")
+    ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of the examples, in which slices are checked and not sought; 0.5, or 0."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="In the order of logits or probabilities.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the division into halves, and of what the method draws.")] = 0,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Whether to make an HTML report.")] = True,
+    import_path: Annotated[list[Path] | None, typer.Option(help="A folder with a module of yours.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Slices in predictions that you already have: no data set and no model are needed.
+
+    The file has a row an example, and in it: embedding_0, embedding_1 ... (or embedding, a list), what the model saw in
+    the example; label, counted from 0, or a name; logit_0, logit_1 ... or probability_0 ... or loss, in nats. It may
+    have id, image (a path), text, correct, split (train, validation, test); all other columns are attributes.
+    """
+    with explained(debug):
+        _check_folders(import_path or [])
+        from experiments.find import Order, show_slices
+
+        order = Order(file.expanduser(), settings or [], method, output, held_out, classes, seed)
+        show_slices(order, as_json, report, import_path or [])
+
+
+@app.command()
 def check(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="dataset=NAME, to look at one only; its settings as dataset.KEY=VALUE.")
@@ -292,6 +358,26 @@ def cache(
         from experiments.cache_report import show_cache
 
         show_cache(prune, as_json)
+
+
+@app.command()
+def validate(
+    target: Annotated[str, typer.Argument(help="Your class: FILE.py:MyMethod, or my_package.MyMethod.")],
+    settings: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, to check it with.")] = None,
+    import_path: Annotated[list[Path] | None, typer.Option(help="A folder with a module of yours.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check a method of your own against the contract, on small data with a planted slice.
+
+    Exit code 0 where all checks are passed, 1 where some fail, 2 where the class cannot be loaded or made.
+    """
+    with explained(debug):
+        _check_folders(import_path or [])
+        from experiments.validate import show_validation
+
+        ok = show_validation(target, settings or [], import_path or [], as_json, debug)
+    raise typer.Exit(0 if ok else FAILURE)
 
 
 if __name__ == "__main__":

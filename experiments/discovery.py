@@ -14,10 +14,10 @@ from evaluation.scores import score as score_slices
 from experiments.clock import stage
 from experiments.contract import Problem
 from experiments.keys import derive
-from experiments.randomness import seeded
 from experiments.settings import Settings
 from methods.contract import InvalidInput, ModelOutputs, SliceDiscoveryMethod, Slices
 from methods.progress import progress
+from methods.randomness import seeded, with_seed
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,6 @@ def fit_all(method: Any, problems: Sequence[Problem], seed: int) -> list[SliceDi
     if len(fitted) != len(problems) or not all(hasattr(one, "predict") for one in fitted):
         raise BrokenMethod(f"{type(method).__name__}: fit must return the fitted method, fit_many one for each problem")
     return fitted
-
-
-def with_seed(method: Any, seed: int) -> Any:
-    """A copy of an unfitted method that draws from this seed, if it draws at all."""
-    seeded_copy = copy.copy(method)
-    if hasattr(seeded_copy, "seed"):
-        object.__setattr__(seeded_copy, "seed", seed)  # a frozen dataclass is a method too
-    return seeded_copy
 
 
 @stage("score")

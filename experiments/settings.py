@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.files import sha256_of
+from experiments.own_code import class_name, located_class, short
 from experiments.schema import construct, parameters_of
 from methods.contract import InvalidInput
 from methods.errors import unknown_name
@@ -131,7 +132,7 @@ class Component:
     name : str
         Of its yaml file, followed by the settings that differ from it: what tables show.
     target : str
-        Dotted path of its class.
+        Dotted path of its class, or FILE.py:Class without the folders of the file.
     values : mapping
         All its settings, as plain values.
     instance : object
@@ -144,10 +145,15 @@ class Component:
     instance: Any
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the class is a part of this benchmark, and no code of the user's."""
+        return ":" not in self.target and self.target.split(".")[0] in OURS
+
+    @property
     def version(self) -> int | str:
         """Raised by whoever changes the results of this component; for code of the user's, with a hash of its file."""
         version = getattr(type(self.instance), "version", 1)
-        if self.target.split(".")[0] in OURS:
+        if self.is_ours:
             return version
         source = inspect.getsourcefile(type(self.instance))
         content = Path(source).read_bytes() if source else b""
@@ -165,7 +171,7 @@ class Component:
         In code of the user's, a setting that names a file counts by what is in the file.
         """
         identity = self.instance.identity() if hasattr(self.instance, "identity") else {}
-        files = {} if self.target.split(".")[0] in OURS else _contents(self.values)
+        files = {} if self.is_ours else _contents(self.values)
         return {"_target_": self.target, **self.values, **files, **identity}
 
 
@@ -233,8 +239,15 @@ def check_settings(config: DictConfig) -> Settings:
     )
 
 
-def settings_of(overrides: Sequence[str]) -> Settings:
+def settings_of(overrides: Sequence[str], given: Mapping[str, Any] | None = None) -> Settings:
     """The checked settings of a run with these overrides, for programs that Hydra does not start.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        In Hydra's syntax.
+    given : mapping, optional
+        More settings, by their dotted names: plain values that no grammar is asked about, as paths of the user's.
 
     Raises
     ------
@@ -246,7 +259,18 @@ def settings_of(overrides: Sequence[str]) -> Settings:
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             config.pop("hydra")
+        for name, value in (given or {}).items():
+            OmegaConf.update(config, name, _literal(value), force_add=True)
         return check_settings(config)
+
+
+def _literal(value: Any) -> Any:
+    """A value in which nothing is an interpolation: a file may be called like one."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, list | tuple):
+        return [_literal(entry) for entry in value]
+    return {name: _literal(entry) for name, entry in value.items()} if isinstance(value, Mapping) else value
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
@@ -261,23 +285,23 @@ def _resolved(config: DictConfig) -> dict[str, Any]:
 
 def _component(group: str, choice: str, values: dict[str, Any], changed: dict[str, Any]) -> Component:
     if not isinstance(values, Mapping) or "_target_" not in values:
-        raise InvalidInput(f"{group}._target_ is missing, expected the dotted path of a class: my_package.MyClass")
+        raise InvalidInput(f"{group}._target_ is missing, expected a class: my_package.MyClass, or FILE.py:MyClass")
     target = str(values["_target_"])
     arguments, beside = _divided(group, values)
     if group in BESIDE_THE_TARGET:
         construct(BESIDE_THE_TARGET[group], beside, group)
-    shown = " ".join([_class_name(target) if choice == "custom" else choice, _in_words(changed)]).strip()
+    shown = " ".join([class_name(target) if choice == "custom" else choice, _in_words(changed)]).strip()
     if "seed" in arguments:
         raise InvalidInput(
             f"{group}.seed is set by seeds.{SEED_OF.get(group, group)}, which all problems share: set that"
         )
-    located = _located(target, group)
+    located = located_class(target, f"{group}._target_", VERBS[group])
     if "seed" in parameters_of(located):
         arguments["seed"] = 0  # a method's is set anew for each problem
     instance = construct(located, arguments, group)
     kept = {n: v for n, v in values.items() if n != "_target_" and n not in Label.__dataclass_fields__}
     name = shown if group != "method" else shown.split(" ")[0]
-    return Component(name, target, _plain(kept | _given(instance, arguments)), instance)
+    return Component(name, short(target), _plain(kept | _given(instance, arguments)), instance)
 
 
 SEED_OF = {"dataset": "split", "model": "training"}  # where the seed of a group has another name
@@ -314,23 +338,6 @@ def _divided(group: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     return arguments, beside
 
 
-def _located(target: str, group: str) -> type:
-    """The class at this dotted path, if it has what the pipeline calls of its group."""
-    module, _, name = target.rpartition(".")
-    try:
-        located = getattr(import_module(module), name)
-    except Exception as error:  # whatever is wrong in a user's module, its import says it
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InvalidInput(
-            f"{group}._target_ {target!r} cannot be imported: {reason} (a module in a folder: --import-path DIR)"
-        ) from None
-    missing = [verb for verb in VERBS[group] if not callable(getattr(located, verb, None))]
-    if not isinstance(located, type) or missing:
-        verbs = " and ".join(VERBS[group])
-        raise InvalidInput(f"{group}._target_ {target!r} cannot be used, expected a class that can {verbs}")
-    return located
-
-
 def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: str) -> dict[str, Any]:
     """The settings of a component that are not what its yaml says, interpolations resolved alike."""
     # the file alone: composed, its overrides of other groups would find nothing to override
@@ -359,10 +366,6 @@ def _in_words(values: Mapping[str, Any]) -> str:
     """Of a path only the last name: tables must not be as wide as somebody's disk is deep."""
     short = {n: Path(v).name if isinstance(v, str) and os.sep in v else v for n, v in values.items()}
     return " ".join(f"{name}={value}" for name, value in sorted(short.items()))
-
-
-def _class_name(target: str) -> str:
-    return target.rsplit(".", 1)[-1]
 
 
 def _contents(values: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,17 @@ from torch.nn.functional import cross_entropy
 from methods.errors import InvalidInput as InvalidInput
 from methods.errors import Unsupported as Unsupported
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 BLOCK_ROWS = 65_536  # finiteness is checked by blocks of rows: a memory-mapped array is never copied whole
+SUM_TOLERANCE = 1e-3  # of probabilities
+NUMBERED = (
+    "number the classes from 0, as the columns of logits or probabilities are numbered "
+    "(pandas.factorize(labels, sort=True)[0] does it in alphabetical order)"
+)
+SHOWN = 8  # slices that are described; of more, the number is said
+FIRST = 3  # members of a slice that are named
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +57,8 @@ class ModelOutputs:
     >>> outputs = ModelOutputs.from_arrays(["b", "a"], **arrays)
     >>> outputs.example_ids, outputs.losses.tolist()[1]
     (('a', 'b'), 0.5)
+    >>> outputs
+    ModelOutputs of 2 examples ('a' to 'b'): embeddings of 1 dimension; accuracy 50.0%, mean loss 0.3 nats
     """
 
     example_ids: tuple[str, ...]
@@ -74,6 +86,17 @@ class ModelOutputs:
             n_classes = None if self.logits is None else self.logits.shape[1]
             check_labels(self.labels, self.example_ids, n_classes)
 
+    def __repr__(self) -> str:
+        first, last = self.example_ids[0], self.example_ids[-1]
+        has = [f"embeddings of {_counted(self.embeddings.shape[1], 'dimension')}"]
+        has += ["labels"] if self.labels is not None else []
+        has += [f"logits of {self.logits.shape[1]} classes"] if self.logits is not None else []
+        accuracy, loss = float(self.correct.float().mean()), float(self.losses.mean())
+        return (
+            f"ModelOutputs of {_counted(self.n_examples, 'example')} ({first!r} to {last!r}): {', '.join(has)}; "
+            f"accuracy {accuracy:.1%}, mean loss {loss:.3g} nats"
+        )
+
     @property
     def n_examples(self) -> int:
         return len(self.example_ids)
@@ -99,48 +122,66 @@ class ModelOutputs:
     @classmethod
     def from_arrays(
         cls,
-        example_ids: Sequence[Any],
+        example_ids: Sequence[Any] | None = None,
         *,
         embeddings: Any,
         losses: Any = None,
         correct: Any = None,
         labels: Any = None,
         logits: Any = None,
+        probabilities: Any = None,
     ) -> Self:
-        """Outputs from numpy, pandas, torch or lists, in any row order.
+        """Outputs from numpy, pandas, torch or lists, in any row order; all go where the embeddings are.
 
         Parameters
         ----------
-        example_ids : sequence, length n
-            Turned into strings; they must be distinct.
+        example_ids : sequence, length n, optional
+            Turned into strings; they must be distinct. By default the numbers of the rows, in the order of the rows:
+            "000", "001" ...
         embeddings : array-like, shape (n, d)
         losses : array-like, shape (n,), in nats, optional
             The cross-entropy of logits and labels where it is left out.
         correct : array-like, shape (n,), optional
             Whether the largest logit is the label's where it is left out.
         labels : array-like, shape (n,), optional
+            Classes, counted from 0 as the columns of logits or probabilities are.
         logits : array-like, shape (n, c), (n, 1) or (n,), optional
             A single logit z becomes the columns (0, z).
+        probabilities : array-like, shape (n, c), (n, 1) or (n,), in [0, 1], optional
+            Instead of logits, which become their logarithms; a single column is that of class 1, of two. Rows sum to 1
+            within 0.001.
 
         Raises
         ------
         InvalidInput
-            As for the class, and where losses or correct can neither be read nor computed.
+            As for the class; where losses or correct can neither be read nor computed; where two pandas objects have
+            one index in two orders.
+
+        Examples
+        --------
+        >>> outputs = ModelOutputs.from_arrays(embeddings=[[0.1], [0.2]], labels=[1, 0], probabilities=[0.9, 0.8])
+        >>> outputs.example_ids, outputs.correct.tolist()
+        (('0', '1'), [True, False])
         """
-        ids = np.asarray([str(i) for i in example_ids], dtype=object)
+        arrays = {
+            "embeddings": (embeddings, torch.float32),
+            "losses": (losses, torch.float32),
+            "correct": (correct, torch.bool),
+            "labels": (labels, torch.int64),
+            "logits": (logits, torch.float32),
+            "probabilities": (probabilities, torch.float32),
+        }
+        _check_same_order({name: values for name, (values, _) in arrays.items()})
+        counted, n = ("embeddings", _n_rows(embeddings)) if example_ids is None else ("example_ids", len(example_ids))
+        ids = np.asarray(row_numbers(n) if example_ids is None else [str(i) for i in example_ids], dtype=object)
         # Python's order of strings, which the contract's check uses too
         order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-        arrays = {
-            "embeddings": _as_tensor("embeddings", embeddings, torch.float32, len(ids)),
-            "losses": _as_tensor("losses", losses, torch.float32, len(ids)),
-            "correct": _as_tensor("correct", correct, torch.bool, len(ids)),
-            "labels": _as_tensor("labels", labels, torch.int64, len(ids)),
-            "logits": _two_columns(_as_tensor("logits", logits, torch.float32, len(ids))),
-        }
-        rows = torch.from_numpy(order)
-        sorted_arrays = {name: None if a is None else a[rows] for name, a in arrays.items()}
         sorted_ids = tuple(ids[order])
         check_example_ids(sorted_ids)
+        tensors = {name: _as_tensor(name, values, kind, n, counted) for name, (values, kind) in arrays.items()}
+        tensors["logits"] = _as_logits(tensors["logits"], tensors.pop("probabilities"))
+        device, rows = getattr(tensors["embeddings"], "device", None), torch.from_numpy(order)
+        sorted_arrays = {name: None if a is None else a.to(device)[rows] for name, a in tensors.items()}
         return cls(sorted_ids, **_with_outcomes(sorted_ids, sorted_arrays))
 
     def relabelled(self, labels: Tensor, embeddings: Tensor | None = None) -> ModelOutputs:
@@ -196,6 +237,17 @@ class Slices:
     ------
     InvalidInput
         Naming the field, the first bad row where there is one, and what was expected.
+
+    Examples
+    --------
+    >>> membership = torch.tensor([[0.2, 0.0], [0.9, 0.0], [0.4, 0.7]])
+    >>> slices = Slices(("a", "b", "c"), membership, members=membership > 0.3)
+    >>> slices
+    2 slices of 3 examples
+      1: 2 examples: 'b', 'c'
+      2: 1 example: 'c'
+    >>> slices.top(1)
+    (('b',), ('c',))
     """
 
     example_ids: tuple[str, ...]
@@ -228,9 +280,73 @@ class Slices:
                 raise InvalidInput(f"diagnostics of slice {index} are not json values: {error}") from None
         return diagnostics
 
+    def __repr__(self) -> str:
+        lines = [f"{_counted(self.n_slices, 'slice')} of {_counted(len(self.example_ids), 'example')}"]
+        for index in range(min(self.n_slices, SHOWN)):
+            size, strongest = int(self.members[:, index].sum()), self._strongest(FIRST, index)
+            named = f": {', '.join(map(repr, strongest))}" if size else ""
+            lines.append(f"  {index + 1}: {_counted(size, 'example')}{named}{' ...' if size > FIRST else ''}")
+        lines += [f"  and {self.n_slices - SHOWN} more"] if self.n_slices > SHOWN else []
+        return "\n".join(lines)
+
     @property
     def n_slices(self) -> int:
         return self.membership.shape[1]
+
+    def top(self, k: int = 10) -> tuple[tuple[str, ...], ...]:
+        """The ids of the k strongest members of each slice, the strongest first.
+
+        Parameters
+        ----------
+        k : int, >= 1
+            Fewer come back from a slice with fewer members: examples that are no members do not.
+
+        Returns
+        -------
+        tuple of tuple of str, length s
+            Members of equal membership in the order of their ids.
+        """
+        if k < 1:
+            raise InvalidInput(f"k is {k}, expected at least 1")
+        return tuple(self._strongest(k, index) for index in range(self.n_slices))
+
+    def _strongest(self, k: int, index: int) -> tuple[str, ...]:
+        rows = self.members[:, index].nonzero().flatten()  # in the order of their ids, as all rows are
+        order = self.membership[rows, index].argsort(descending=True, stable=True)
+        return tuple(self.example_ids[row] for row in rows[order[:k]].tolist())
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas frame with a row for each example, under its id.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by `example_id`. For each slice, counted from 1, whether the example is a member (`slice_1`, bool)
+            and its membership (`membership_1`, float32).
+
+        Notes
+        -----
+        Ids are strings. Beside a frame of yours whose index is the ids: `frame.join(slices.to_frame())`; where they
+        are not strings there, `frame.join(slices.to_frame(), on=frame.index.astype(str))`; and where no ids were given,
+        so that rows are in your order: `frame.join(slices.to_frame().set_axis(frame.index))`. Then the worst slice is
+        `joined[joined["slice_1"]].sort_values("membership_1", ascending=False)`.
+
+        Examples
+        --------
+        >>> slices = Slices(("a", "b"), torch.tensor([[0.5], [1.0]]), torch.tensor([[False], [True]]))
+        >>> slices.to_frame()  # doctest: +NORMALIZE_WHITESPACE
+                    slice_1  membership_1
+        example_id
+        a             False           0.5
+        b              True           1.0
+        """
+        import pandas as pd
+
+        members, membership = self.members.cpu().numpy(), self.membership.cpu().numpy()
+        columns: dict[str, Any] = {}
+        for index in range(self.n_slices):
+            columns |= {f"slice_{index + 1}": members[:, index], f"membership_{index + 1}": membership[:, index]}
+        return pd.DataFrame(columns, index=pd.Index(self.example_ids, name="example_id"))
 
     @classmethod
     def none(cls, example_ids: tuple[str, ...]) -> Slices:
@@ -310,6 +426,10 @@ def check_labels(labels: Tensor, example_ids: tuple[str, ...], n_classes: int | 
         raise InvalidInput(f"labels has {int(labels[row])} at row {row} ({example_ids[row]!r}), expected {allowed}")
 
 
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def _shape(n_examples: int, n_dims: int) -> str:
     return f"({n_examples},)" if n_dims == 1 else f"({n_examples}, columns)"
 
@@ -319,17 +439,53 @@ def _first_row(bad: Tensor, example_ids: tuple[str, ...]) -> str:
     return f"row {row} ({example_ids[row]!r})"
 
 
-def _as_tensor(name: str, values: Any, dtype: torch.dtype, n_examples: int) -> Tensor | None:
+def row_numbers(n: int) -> list[str]:
+    """The ids of n rows that have none; their order is that of the rows.
+
+    Examples
+    --------
+    >>> row_numbers(11)[8:]
+    ['08', '09', '10']
+    """
+    return [f"{row:0{len(str(n - 1))}d}" for row in range(n)]
+
+
+def _n_rows(embeddings: Any) -> int:
+    try:
+        return len(embeddings)
+    except TypeError:
+        kind = type(embeddings).__name__
+        raise InvalidInput(f"embeddings is a {kind}, expected a table with a row for each example") from None
+
+
+def _check_same_order(arrays: Mapping[str, Any]) -> None:
+    """Raise where two pandas objects have the same index in another order: rows would be of different examples."""
+    indexes = {name: values.index for name, values in arrays.items() if hasattr(values, "iloc")}
+    if not indexes:
+        return
+    first, index = next(iter(indexes.items()))
+    for name, other in indexes.items():
+        if not index.equals(other) and len(index) == len(other) and set(index) == set(other):
+            raise InvalidInput(
+                f"{name} has the index of {first} in another order, but rows are taken in the order in which they are: "
+                f"give {name}.loc[{first}.index], or {name}.to_numpy() if the rows belong together as they are"
+            )
+
+
+def _as_tensor(name: str, values: Any, dtype: torch.dtype, n_examples: int, counted: str) -> Tensor | None:
     if values is None:
         return None
     try:
         # pandas hands out read-only arrays, which torch cannot wrap: copy those
-        array = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        array = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     except (TypeError, ValueError) as error:
+        text = next((value for value in np.array(values, dtype=object).flat if isinstance(value, str)), None)
+        if name == "labels" and text is not None:
+            raise InvalidInput(f"labels has {text!r}, expected whole numbers: {NUMBERED}") from None
         raise InvalidInput(f"{name} cannot be read as numbers: {error}") from None
     if array.ndim == 0 or len(array) != n_examples:
         raise InvalidInput(
-            f"{name} has {array.numel() if array.ndim == 0 else len(array)} rows, example_ids has {n_examples}"
+            f"{name} has {array.numel() if array.ndim == 0 else len(array)} rows, {counted} has {n_examples}"
         )
     return _converted(name, array, dtype)
 
@@ -345,8 +501,41 @@ def _converted(name: str, array: Tensor, dtype: torch.dtype) -> Tensor:
     return converted
 
 
+def _as_logits(logits: Tensor | None, probabilities: Tensor | None) -> Tensor | None:
+    if probabilities is None:
+        return _two_columns(logits)
+    if logits is not None:
+        raise InvalidInput("logits and probabilities are both given, expected one of them: leave out probabilities")
+    if probabilities.ndim > 2:
+        raise InvalidInput(f"probabilities has shape {tuple(probabilities.shape)}, expected a row for each example")
+    values = probabilities.reshape(len(probabilities), -1)  # (n, c) or (n, 1)
+    _check_probabilities(values)
+    if _is_single(probabilities):
+        values = torch.cat([1 - values, values], dim=1)
+    return values.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _check_probabilities(values: Tensor) -> None:
+    """Raise `InvalidInput` for the first row that is none; a single column has no sum."""
+    outside = ~((values >= 0) & (values <= 1 + SUM_TOLERANCE))  # (n, c), true for NaN
+    if outside.any():
+        row, column = outside.nonzero()[0].tolist()
+        raise InvalidInput(f"probabilities has {float(values[row, column]):g} at row {row}, expected 0 to 1")
+    sums = values.double().sum(dim=1)  # (n,)
+    far = (sums - 1).abs() > SUM_TOLERANCE
+    if values.shape[1] > 1 and far.any():
+        row = int(far.nonzero()[0])
+        raise InvalidInput(
+            f"probabilities has a sum of {float(sums[row]):g} at row {row}, expected 1 (within {SUM_TOLERANCE:g})"
+        )
+
+
+def _is_single(columns: Tensor) -> bool:
+    return columns.ndim == 1 or (columns.ndim == 2 and columns.shape[1] == 1)
+
+
 def _two_columns(logits: Tensor | None) -> Tensor | None:
-    if logits is None or (logits.ndim == 2 and logits.shape[1] != 1):
+    if logits is None or not _is_single(logits):
         return logits
     single = logits.reshape(-1)
     return torch.stack([torch.zeros_like(single), single], dim=1)
@@ -359,7 +548,10 @@ def _with_outcomes(example_ids: tuple[str, ...], arrays: dict[str, Tensor | None
     if not missing:
         return arrays
     if logits is None or labels is None:
-        raise InvalidInput(f"{missing[0]} is missing, expected it or both logits and labels to compute it from")
+        raise InvalidInput(
+            f"{missing[0]} is missing, expected it or both logits and labels to compute it from (or probabilities and "
+            "labels)"
+        )
     check_tensor("logits", logits, example_ids, torch.float32, n_dims=2)
     check_labels(labels, example_ids, logits.shape[1])
     computed = {"losses": cross_entropy(logits, labels, reduction="none"), "correct": logits.argmax(dim=1) == labels}

@@ -27,7 +27,7 @@ def commands():
 
 def test_your_own_method_in_one_file_works_as_written(slicebench, workspace):
     (workspace / "distance.py").write_text(FILES["distance.py"])
-    (command,) = [words for words in commands() if "method._target_=distance.NearWorst" in words]
+    (command,) = [words for words in commands() if "method._target_=distance.py:NearWorst" in words]
     done = slicebench(*command)
     assert done.exit_code == 0, done.stderr
     done = slicebench("collect", "outputs")
@@ -35,6 +35,19 @@ def test_your_own_method_in_one_file_works_as_written(slicebench, workspace):
     board = pd.read_csv("outputs/collected/leaderboard.csv")
     row = board.query("protocol == 'worst_slice' and metric == 'precision_at_k' and k == 10").iloc[0]
     assert row["mean"] > 0.5
+
+
+def test_the_notebook_works_as_written():
+    (code,) = [block for language, block in BLOCKS if language == "python" and "probabilities=p" in block]
+    generator = np.random.default_rng(0)
+    given = {
+        "x": pd.DataFrame(generator.normal(size=(200, 3))),
+        "y": pd.Series(generator.integers(0, 2, 200)),
+        "p": torch.from_numpy(generator.uniform(size=200)),
+    }
+    exec(compile(code, "a notebook", "exec"), given)
+    assert [len(ids) for ids in given["slices"].top(10)] == [10] * 5
+    assert len(given["slices"].to_frame()) == 200
 
 
 def photographs(folder):
@@ -111,8 +124,10 @@ UNALIKE = {" ".join(words): words for words in commands() if "--import-path" not
 
 
 @pytest.mark.parametrize("words", UNALIKE.values(), ids=UNALIKE)
-def test_every_command_is_accepted(slicebench, suites, results, monkeypatch, words):
+def test_every_command_is_accepted(slicebench, workspace, suites, results, monkeypatch, words):
     monkeypatch.setenv("SLICEBENCH_DATA", str(suites))
+    for name, code in FILES.items():
+        (workspace / name).write_text(code)
     reads = next((word for word in words if word in ABOVE), "outputs" if words[0] == "status" else None)
     if reads:
         monkeypatch.chdir(results(reads))

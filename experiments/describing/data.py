@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +13,7 @@ from PIL import Image
 
 from experiments.contract import WORDS, Dataset, Loader, ProblemSet
 from experiments.finished import FinishedRun
+from experiments.own_code import located
 from experiments.reading.sources import data_root
 from experiments.schema import construct, parameters_of, takes_anything
 from experiments.settings import Numbers
@@ -46,20 +45,11 @@ def dataset_of(run: FinishedRun) -> Dataset:
 @lru_cache(maxsize=2)  # the runs of a data set, and its analyses, follow each other
 def _loaded(settings: str, seed: int, root: Path) -> Dataset | ProblemSet:
     entries = json.loads(settings)
-    target = _located(entries["_target_"])
+    target = located(entries["_target_"], "dataset._target_")
     known = entries if takes_anything(target) else parameters_of(target)  # `identity` adds entries of its own
     values = {name: value for name, value in entries.items() if name in known and name not in BESIDE}
     loader: Loader = construct(target, values, "dataset")
     return loader.load(root, seed)
-
-
-def _located(target: str) -> Any:
-    """The class of a loader."""
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidInput(f"{target} cannot be imported ({error}): --import-path DIR finds it in a folder") from None
 
 
 def pictures(run: FinishedRun, split: str, ids: Iterable[str]) -> dict[str, Image.Image]:
@@ -70,6 +60,18 @@ def pictures(run: FinishedRun, split: str, ids: Iterable[str]) -> dict[str, Imag
     InvalidInput
         Where they are not on this machine; `Unsupported` where examples are no pictures.
     """
+    picture_of = picture_reader(run, split)
+    return {example_id: picture_of(example_id) for example_id in ids}
+
+
+def picture_reader(run: FinishedRun, split: str) -> Callable[[str], Image.Image]:
+    """What reads the picture of one example of a split, by id, and raises `InvalidInput` where it cannot be read.
+
+    Raises
+    ------
+    InvalidInput
+        As `pictures`.
+    """
     has_texts, has_files = (name in run.examples and run.examples[name].notna().any() for name in ("text", "path"))
     if has_texts and not has_files:
         raise Unsupported(f"{run.dataset} has texts")  # known without loading them
@@ -79,7 +81,7 @@ def pictures(run: FinishedRun, split: str, ids: Iterable[str]) -> dict[str, Imag
     if shown is None:
         raise Unsupported(f"{run.dataset} has {WORDS[dataset.modality]}")
     rows = {example_id: row for row, example_id in enumerate(of_split.example_ids)}
-    return {example_id: shown[rows[example_id]] for example_id in ids}
+    return lambda example_id: shown[rows[example_id]]
 
 
 def examples_of(run: FinishedRun, split: str) -> pd.DataFrame:

@@ -21,6 +21,9 @@ from experiments.runs import Results, Run, commit_of
 from experiments.tables import PRINTED, Report, measure_name, notes_of, ranked_settings, select, title_of, who_is
 from methods.errors import InvalidInput
 
+NAMES = ("dataset", "model", "embedding", "corruption")  # of a run, beside its method
+WORDS = {"dataset": "data set"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -56,13 +59,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Line:
-    """One run in the table of runs."""
+    """One run in the table of runs; its names are those that not all runs share."""
 
     title: str
-    dataset: str
-    model: str
-    embedding: str
-    corruption: str
+    names: tuple[str, ...]
     n_problems: int
     n_refused: int
     seconds: float
@@ -78,6 +78,10 @@ class Overview:
     title : str
     boards : list of Board
     compared : list of Compared
+    heads : list of str
+        Of the names in `lines`.
+    shared : list of (str, str)
+        What all runs have in common: names and values.
     lines : list of Line
     missing : list of str
         What is not in the report, and why.
@@ -87,6 +91,8 @@ class Overview:
     title: str
     boards: list[Board]
     compared: list[Compared]
+    heads: list[str]
+    shared: list[tuple[str, str]]
     lines: list[Line]
     missing: list[str]
     commits: list[str]
@@ -98,11 +104,15 @@ def overview(
 ) -> Overview:
     """Of runs with their titles and the addresses of their pages."""
     done = [run for run in results.runs if run.state == "done"]
+    values = {name: {run.identity[name] for run, _, _ in runs} for name in NAMES}
+    heads = [name for name in NAMES if len(values[name]) > 1]
     return Overview(
         title=_title(folder),
         boards=_boards(done),
         compared=_compared(folder, assets),
-        lines=[_line(run, title, page) for run, title, page in runs],
+        heads=[WORDS.get(name, name) for name in heads],
+        shared=[(WORDS.get(name, name), next(iter(values[name]))) for name in NAMES if name not in heads],
+        lines=[_line(run, title, heads, page) for run, title, page in runs],
         missing=not_collected(results),
         commits=sorted({commit_of(run.content) for run in done}),
         devices=sorted({str(run.content.get("device")) for run in done}),
@@ -163,9 +173,7 @@ def _pictures(one: Analysed, assets: Assets) -> list[tuple[str, str]]:
     return [(assets.add(path.read_bytes(), "png"), caption) for path, caption in paths if path.is_file()]
 
 
-def _line(run: FinishedRun, title: str, page: str | None) -> Line:
-    identity, seconds = run.identity, run.content["seconds"]
-    spent = sum(value for stage, value in seconds.items() if ": " not in stage)
-    names = {name: identity[name] for name in ("dataset", "model", "embedding", "corruption")}
+def _line(run: FinishedRun, title: str, heads: Sequence[str], page: str | None) -> Line:
+    spent = sum(value for stage, value in run.content["seconds"].items() if ": " not in stage)
     n_refused = int((run.scores["metric"] == "refused").sum())
-    return Line(title, **names, n_problems=len(run.problems), n_refused=n_refused, seconds=spent, page=page)
+    return Line(title, tuple(run.identity[name] for name in heads), len(run.problems), n_refused, spent, page)

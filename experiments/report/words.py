@@ -12,6 +12,7 @@ from experiments.describing.names import shortened
 from experiments.describing.texts import TOKEN
 
 NAME, TEXT = 80, 600  # letters of a name, of a text
+DIGITS = 5  # significant ones of a number
 # what no text needs and some terminals and browsers obey: controls but tab and newline, and halves of letters
 UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -40,7 +41,8 @@ def name_of(value: Any) -> str:
     """A class, an id, the value of an attribute: in one line, and short; a dash where there is none."""
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return "–"
-    return shortened(" ".join(str(value).split()), NAME) or "–"
+    text = f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
+    return shortened(" ".join(text.split()), NAME) or "–"
 
 
 def pieces(text: str, tokens: frozenset[str]) -> list[Piece]:

@@ -127,11 +127,51 @@ def test_a_single_logit_stands_for_two_classes():
         ({"losses": [1, 2, 3], "correct": [1, 1]}, "losses has 3 rows, example_ids has 2"),
         ({"losses": ["high", "low"], "correct": [1, 1]}, "losses cannot be read as numbers"),
         ({"labels": [0, 5], "logits": [[0, 0], [0, 0]]}, "labels has 5 at row 1"),
+        ({"labels": pd.Series(["cat", "dog"])}, r"labels has 'cat', expected whole numbers: .*pandas.factorize"),
+        ({"logits": [0, 1], "probabilities": [0, 1]}, "logits and probabilities are both given"),
+        ({"probabilities": [0.2, 1.5]}, "probabilities has 1.5 at row 1, expected 0 to 1"),
+        ({"probabilities": [0.2, np.nan]}, "probabilities has nan at row 1, expected 0 to 1"),
+        ({"probabilities": [[0.5, 0.5], [0.5, 0.6]]}, r"a sum of 1.1 at row 1, expected 1 \(within 0.001\)"),
+        ({"probabilities": np.zeros((2, 1, 1))}, r"probabilities has shape \(2, 1, 1\)"),
     ],
 )
 def test_unusable_arrays_are_refused(arrays, message):
     with pytest.raises(InvalidInput, match=message):
         ModelOutputs.from_arrays("ab", embeddings=[[0], [0]], **arrays)
+
+
+@pytest.mark.parametrize("given", [[0.25, 1.0], [[0.25], [1.0]], [[0.75, 0.25], [0.0, 1.0]]])
+def test_probabilities_stand_for_logits(given):
+    made = ModelOutputs.from_arrays("ab", embeddings=[[0], [0]], labels=[0, 0], probabilities=given)
+    assert made.logits.softmax(dim=1).flatten().tolist() == pytest.approx([0.75, 0.25, 0, 1])
+    assert made.losses.tolist() == pytest.approx([-np.log(0.75), -np.log(torch.finfo(torch.float32).tiny)])
+    assert made.correct.tolist() == [True, False]
+
+
+def test_rows_without_ids_are_numbered_in_their_order():
+    arrays = {"embeddings": np.arange(11.0)[:, None], "labels": np.arange(11) % 2}
+    made = ModelOutputs.from_arrays(**arrays, probabilities=pd.Series(np.linspace(0, 1, 11)))
+    assert made.example_ids == ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
+    assert made.embeddings.flatten().tolist() == arrays["embeddings"].flatten().tolist()
+    with pytest.raises(InvalidInput, match="labels has 10 rows, embeddings has 11"):
+        ModelOutputs.from_arrays(**arrays | {"labels": arrays["labels"][:10]}, logits=np.zeros(11))
+    with pytest.raises(InvalidInput, match="embeddings is a float, expected a table"):
+        ModelOutputs.from_arrays(embeddings=0.5)
+
+
+def test_pandas_objects_with_one_index_in_two_orders_are_not_put_together():
+    embeddings = pd.DataFrame({"x": [1.0, 2.0]}, index=["a", "b"])
+    losses = pd.Series([0.5, 0.1], index=["b", "a"])
+    with pytest.raises(InvalidInput, match=r"losses has the index of embeddings in another order.*losses\.loc"):
+        ModelOutputs.from_arrays(embeddings=embeddings, losses=losses, correct=[True, True])
+    made = ModelOutputs.from_arrays(embeddings=embeddings, losses=losses[embeddings.index], correct=[True, True])
+    assert made.losses.tolist() == pytest.approx([0.1, 0.5])
+
+
+def test_what_a_network_gave_is_taken_without_its_gradients():
+    logits = torch.nn.Linear(2, 2)(torch.ones(3, 2))
+    made = ModelOutputs.from_arrays(embeddings=logits, labels=torch.tensor([0, 1, 1]), logits=logits)
+    assert not any(values.requires_grad for values in (made.embeddings, made.logits, made.losses))
 
 
 def test_relabelling_shares_what_stays_and_computes_what_changes():

@@ -250,7 +250,7 @@ def test_outputs_of_models_that_ran_elsewhere_are_not_drawn(finished_run, own_lo
 def test_a_loader_that_cannot_be_found_is_said(finished_run, out):
     run = finished_run({"loss": [1.0], "correct": [False]}, [[1]], definition=definition("nowhere.Loader"))
     analyse([run], out)
-    assert "nowhere.Loader cannot be imported" in out.sentences[0]
+    assert "'nowhere.Loader' cannot be imported" in out.sentences[0]
 
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"most": -1}])

@@ -1,10 +1,12 @@
-"""Whatever draws from a global generator draws the same again, and disturbs nobody else's draws."""
+"""Whatever a method draws, it draws the same again, and disturbs nobody else's draws."""
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,3 +25,11 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(legacy)
+
+
+def with_seed(method: Any, seed: int) -> Any:
+    """A copy of an unfitted method that draws from this seed, if it draws at all."""
+    seeded_copy = copy.copy(method)
+    if hasattr(seeded_copy, "seed"):
+        object.__setattr__(seeded_copy, "seed", seed)  # a frozen dataclass is a method too
+    return seeded_copy
