@@ -69,7 +69,7 @@ def _draw(runs: Sequence[FinishedRun], numbers: pd.DataFrame, out: Output, most:
     with drawing(6.4, 0.4 + 0.6 * len(panels) + 0.24 * sum(heights), rows=len(panels), **options) as (figure, all_axes):
         for axes, (setting, of_panel) in zip(all_axes, panels.items(), strict=True):
             _draw_panel(axes, of_panel, losses, most)
-            axes.set_title(fill(f"{setting[0]}, {setting[-1]} split", 50))
+            axes.set_title(fill(f"{setting[0]}, {setting[-1]} split", 42))
         all_axes[-1].set_xlabel("mean loss in nats; dotted: of the whole split")
         out.picture(figure, "losses", "Mean loss of each slice; the dotted line is that of the whole split.")
 
