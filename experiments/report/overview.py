@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +99,14 @@ class Overview:
 
 
 def overview(
-    folder: Path, results: Results, runs: Sequence[tuple[FinishedRun, str, str | None]], assets: Assets
+    title: str, folder: Path, results: Results, runs: Sequence[tuple[FinishedRun, str, str | None]], assets: Assets
 ) -> Overview:
     """Of runs with their titles and the addresses of their pages."""
     done = [run for run in results.runs if run.state == "done"]
     values = {name: {run.identity[name] for run, _, _ in runs} for name in NAMES}
     heads = [name for name in NAMES if len(values[name]) > 1]
     return Overview(
-        title=_title(folder),
+        title=title,
         boards=_boards(done),
         compared=_compared(folder, assets),
         heads=[WORDS.get(name, name) for name in heads],
@@ -117,15 +116,6 @@ def overview(
         commits=sorted({commit_of(run.content) for run in done}),
         devices=sorted({str(run.content.get("device")) for run in done}),
     )
-
-
-def _title(folder: Path) -> str:
-    """The experiment's name, or the folder's."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        return f"{record['experiment']}, scale {record['scale']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder.absolute().name
 
 
 def _boards(done: Sequence[Run]) -> list[Board]:

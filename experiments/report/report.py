@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from experiments.analysing import RECORD
 from experiments.console import progress_bars, say
 from experiments.files import write_text
 from experiments.finished import FinishedRun, titles
 from experiments.report.assets import Assets
-from experiments.report.graphics import Dot
 from experiments.report.overview import Overview, overview
+from experiments.report.rendering import MARK, render
 from experiments.report.run_page import RunPage, run_page
-from experiments.report.words import name_of, written
 from experiments.runs import Results, find_results
 from methods.errors import InvalidInput
 from methods.progress import progress
 
-NAME, MARK = "report", '<meta name="generator" content="slicebench">'
+NAME = "report"
 PROBLEMS = 3  # of a run that are shown in detail
 MANY = 12  # runs; of more than these, one problem each
-STYLE, SCRIPT = (Path(__file__).parent / "templates" / name for name in ("style.css", "sort.js"))
 
 
-def write_report(folder: Path, out: Path | None = None, inline: bool = False, n_problems: int | None = None) -> Path:
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    inline: bool = False,
+    n_problems: int | None = None,
+    title: str | None = None,
+) -> Path:
     """Write the report of all runs at or below a folder.
 
     Parameters
@@ -44,6 +46,8 @@ def write_report(folder: Path, out: Path | None = None, inline: bool = False, n_
         One file, with all pictures in it.
     n_problems : int, optional
         Problems of a run that are shown in detail; 3 by default, and 1 where there are more than 12 runs.
+    title : str, optional
+        The experiment's name, or the folder's, by default.
 
     Returns
     -------
@@ -57,23 +61,39 @@ def write_report(folder: Path, out: Path | None = None, inline: bool = False, n_
     """
     results = find_results(folder)
     runs = _finished(results, folder)
-    with progress_bars(lambda *_: None):
-        return _write(folder, results, runs, out, inline, n_problems)
-
-
-def _write(
-    folder: Path, results: Results, runs: list[FinishedRun], out: Path | None, inline: bool, n_problems: int | None
-) -> Path:
+    asked = _Asked(folder, results, runs, n_problems or (PROBLEMS if len(runs) <= MANY else 1), title or _title(folder))
     out = out or folder / (f"{NAME}.html" if inline else NAME)
     _refuse_others(out, inline)
-    if inline:
-        write_text(out, _one_file(folder, results, runs, n_problems))
-        return out
+    with progress_bars(lambda *_: None):
+        return _write_one_file(asked, out) if inline else _write_folder(asked, out)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the report is about."""
+
+    folder: Path
+    results: Results
+    runs: list[FinishedRun]
+    n_problems: int
+    title: str
+
+
+def _title(folder: Path) -> str:
+    """The experiment's name, or the folder's."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        return f"{record['experiment']}, scale {record['scale']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.absolute().name
+
+
+def _write_folder(asked: _Asked, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         made = Path(temporary) / NAME
         made.mkdir()
-        for name, page in _pages(folder, results, runs, n_problems, Assets(made)).items():
+        for name, page in _pages(asked, Assets(made)).items():
             write_text(made / name, page)
         _replace(out, made)
     return out / "index.html"
@@ -116,88 +136,31 @@ def _replace(out: Path, made: Path) -> None:
     shutil.rmtree(made.parent / "old", ignore_errors=True)
 
 
-def _contents(
-    folder: Path,
-    results: Results,
-    runs: list[FinishedRun],
-    n_problems: int | None,
-    assets: Assets,
-    addresses: list[str],
-) -> tuple[Overview, list[RunPage]]:
-    named, most = titles(runs), n_problems or (PROBLEMS if len(runs) <= MANY else 1)
+def _contents(asked: _Asked, assets: Assets, addresses: Sequence[str]) -> tuple[Overview, list[RunPage]]:
+    runs, named = asked.runs, titles(asked.runs)
     steps = progress(range(len(runs)), "runs", total=len(runs))
-    pages = [run_page(runs[index], named[index], assets, most) for index in steps]
+    pages = [run_page(runs[index], named[index], assets, asked.n_problems) for index in steps]
     links = addresses if len(runs) > 1 else [None]
-    return overview(folder, results, list(zip(runs, named, links, strict=True)), assets), pages
+    first = overview(asked.title, asked.folder, asked.results, list(zip(runs, named, links, strict=True)), assets)
+    return first, pages
 
 
-def _pages(
-    folder: Path, results: Results, runs: list[FinishedRun], n_problems: int | None, assets: Assets
-) -> dict[str, str]:
+def _pages(asked: _Asked, assets: Assets) -> dict[str, str]:
     """Each page by the name of its file; a single run stands on the first page."""
-    names = [f"run-{index:03d}-{_file_name(run)}.html" for index, run in enumerate(runs, start=1)]
-    first, pages = _contents(folder, results, runs, n_problems, assets, names)
+    names = [f"run-{index:03d}-{_file_name(run)}.html" for index, run in enumerate(asked.runs, start=1)]
+    first, pages = _contents(asked, assets, names)
     if len(pages) == 1:
-        return {"index.html": _render("index.html", first=first, pages=pages)}
-    others = {name: _render("run.html", first=first, page=page) for name, page in zip(names, pages, strict=True)}
-    return {"index.html": _render("index.html", first=first, pages=[]), **others}
+        return {"index.html": render("index.html", first=first, pages=pages)}
+    others = {name: render("run.html", first=first, page=page) for name, page in zip(names, pages, strict=True)}
+    return {"index.html": render("index.html", first=first, pages=[]), **others}
 
 
-def _one_file(folder: Path, results: Results, runs: list[FinishedRun], n_problems: int | None) -> str:
-    addresses = [f"#run-{index}" for index in range(1, len(runs) + 1)]
-    first, pages = _contents(folder, results, runs, n_problems, Assets(None), addresses)
-    return _render("index.html", first=first, pages=pages)
+def _write_one_file(asked: _Asked, out: Path) -> Path:
+    first, pages = _contents(asked, Assets(None), [f"#run-{index}" for index in range(1, len(asked.runs) + 1)])
+    write_text(out, render("index.html", first=first, pages=pages))
+    return out
 
 
 def _file_name(run: FinishedRun) -> str:
     """Of letters that no browser, and no file system, takes for anything else."""
     return re.sub(r"[^a-z0-9]+", "-", f"{run.dataset} {run.folder.name}".lower()).strip("-")[-60:]
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
-
-
-def _environment() -> Environment:
-    """Everything that a template writes is escaped, and free of what cannot be written."""
-    style, script = STYLE.read_text(), SCRIPT.read_text()
-    environment = Environment(
-        loader=PackageLoader("experiments.report"),
-        autoescape=True,
-        finalize=written,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "style": style,
-        "script": script,
-        "policy": policy({"style-src": style, "script-src": script}),
-        "mark": MARK,
-        "dot": Dot.of,
-    }
-    environment.filters |= {"name": name_of, "percent": _percent, "number": _number}
-    return environment
-
-
-def policy(ours: Mapping[str, str]) -> str:
-    """The Content-Security-Policy: pictures, and no style and no script but ours.
-
-    Parameters
-    ----------
-    ours : mapping from directive to the content of the element that it allows
-    """
-    allowed = "; ".join(f"{directive} '{_digest(content)}'" for directive, content in ours.items())
-    return f"default-src 'none'; img-src 'self' data: file:; {allowed}; base-uri 'none'; form-action 'none'"
-
-
-def _digest(content: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
-
-
-def _percent(share: float) -> str:
-    return "–" if share != share else f"{100 * share:z.0f}%"  # nan is not equal to itself
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "–" if value != value else f"{value:z,.{digits}f}"

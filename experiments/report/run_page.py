@@ -80,8 +80,8 @@ class RunPage:
     Parameters
     ----------
     title : str
-    facts : list of (str, str)
-        Names and values for people.
+    facts, work : list of (str, str)
+        What was run, and how it was made: names and values.
     notes : list of str
         What a reader of the results must know.
     held_out : bool
@@ -95,6 +95,7 @@ class RunPage:
 
     title: str
     facts: list[tuple[str, str]]
+    work: list[tuple[str, str]]
     notes: list[str]
     held_out: bool
     measures: list[str]
@@ -110,6 +111,7 @@ def run_page(run: FinishedRun, title: str, assets: Assets, n_problems: int) -> R
     return RunPage(
         title=title,
         facts=_facts(run),
+        work=_work(run),
         notes=[
             *_notes(run),
             *(f"pictures of the {s} split are missing: {why}" for s, why in gallery.reasons.items()),
@@ -186,19 +188,22 @@ def _problem(problem: FoundProblem, why: str, gallery: Gallery) -> ProblemSectio
 
 
 def _facts(run: FinishedRun) -> list[tuple[str, str]]:
-    """How the run was made, for people."""
-    identity, content, seconds = run.identity, run.content, run.content["seconds"]
+    """What was run."""
+    identity = run.identity
     names = [(n, identity[n]) for n in ("dataset", "model", "embedding", "corruption") if identity[n] != "none"]
     settings = {n: v for n, v in run.definition["method"].items() if n != "_target_" and v is not None}
     method = ", ".join(f"{name}={_plain(value)}" for name, value in settings.items())
-    work = ", ".join(
-        f"{stage} {spent:.1f} s" for stage, spent in seconds.items() if ": " not in stage and spent >= 0.05
-    )
+    return [*names, ("method", f"{run.method} ({method})" if method else run.method)]
+
+
+def _work(run: FinishedRun) -> list[tuple[str, str]]:
+    """How it was made."""
+    content = run.content
+    stages = {stage: taken for stage, taken in content["seconds"].items() if ": " not in stage and taken >= 0.05}
+    spent = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages.items())
     return [
-        *names,
-        ("method", f"{run.method} ({method})" if method else run.method),
         ("seeds", ", ".join(f"{name} {seed}" for name, seed in run.definition["seeds"].items())),
-        ("work", f"{work or 'nothing that takes time'}; on {content['device']}, threads: {content['threads']}"),
+        ("work", f"{spent or 'nothing that takes time'}; on {content['device']}, threads: {content['threads']}"),
         ("code", commit_of(content)),
         ("folder", run.folder.name),
     ]
