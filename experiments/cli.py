@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from methods.errors import InvalidInput, unknown_name
+from methods.errors import InvalidInput
 
 if TYPE_CHECKING:
     from experiments.jobs import Failure
+    from experiments.prepared import Order
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     help="Benchmark slice discovery methods, and rerun the experiments of two papers.\n\n"
-    "Exit codes: 0 all is well, 2 the input cannot be used, 1 anything else went wrong, 130 interrupted.",
+    "Exit codes: 0 all is well, 2 the input cannot be used, 1 anything else is not well, 130 interrupted. "
+    "Results are on standard output (--json: for programs), all else on standard error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print json.")]
-PROBLEMS = "problems"
 # an empty variable is no path: it would be read as the working directory
 PATHS = ("SLICEBENCH_CACHE", "SLICEBENCH_DATA")
 Folder = Annotated[Path, typer.Argument(help="A folder of runs, such as outputs or outputs/demo.")]
@@ -59,11 +61,28 @@ def explained(debug: bool = False) -> Iterator[None]:
         raise typer.Exit(USER_ERROR) from None
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"slicebench {version('slicebench')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _before() -> None:
+def _before(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     for name in PATHS:
         if not os.environ.get(name):
             os.environ.pop(name, None)
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch has words for it that nobody understands
+        typer.echo("slicebench: the working directory is gone: change to another one", err=True)
+        raise typer.Exit(USER_ERROR) from None
 
 
 @app.command(name="list")
@@ -72,34 +91,18 @@ def list_(
         str | None, typer.Argument(help="datasets, models, embeddings, methods ...; all of these by default; problems.")
     ] = None,
     as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
     """What there is to choose from, one line each; problems are those on this machine, dcbench's and of suites."""
-    import json
+    with explained(debug):
+        from experiments.listing import PROBLEMS, show_lists
 
-    from experiments.listing import GROUPS, items
-
-    if kind == PROBLEMS:
-        with explained():
+        if kind == PROBLEMS:
             from experiments.suites.problem_list import show_problems
 
             show_problems(as_json)
-        return
-    if kind is not None and kind not in GROUPS:
-        kinds = (*GROUPS, PROBLEMS)
-        typer.echo(f"slicebench: {unknown_name(f'no list is called {kind!r}', kind, kinds)}", err=True)
-        raise typer.Exit(USER_ERROR)
-    kinds = [kind] if kind else list(GROUPS)
-    if as_json:
-        found = items(kind) if kind else [{"kind": k, **item} for k in kinds for item in items(k)]
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for k in kinds:
-        if not kind:
-            typer.echo(f"{k}:")
-        found = items(k)
-        width = max(len(item["name"]) for item in found)
-        for item in found:
-            typer.echo(f"{'' if kind else '  '}{item['name']:<{width}}  {item['summary']}")
+        else:
+            show_lists(kind, as_json)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -111,36 +114,53 @@ def run(
     import_path: Annotated[
         list[Path] | None, typer.Option(help="A folder with a module of yours, for method._target_=my_module.MyMethod.")
     ] = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """One run, or a sweep: overrides such as method=gmm dataset.slice_size=30 seeds.method=1, in Hydra's syntax.
 
     --multirun method=gmm,spotlight seeds.method=0,1,2 runs all combinations; experiment=demo runs a prepared one;
     --config-dir DIR adds configs of your own; --cfg job prints the composed config. A finished run is skipped, an
-    unfinished one goes on where it stopped.
+    unfinished one goes on where it stopped. Standard output stays empty, but for --dry-run, --cfg, the reports of
+    prepared experiments, and --json: folder, status (done, failed, refused), overrides and error of each run.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, instead of being printed by Hydra
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # else a folder `conf` here would hide ours from worker processes
     arguments = _overrides_last(context.args)
     with explained(debug):
         _check_folders(import_path or [])
+        if dry_run and as_json:
+            raise InvalidInput("--dry-run is for people to look at, --json for programs: take one of them")
         from experiments.jobs import IMPORT_PATH, Failure
-        from experiments.launching import launch
+        from experiments.launching import check_arguments, launch
+        from experiments.outcomes import show_outcomes
         from experiments.own_code import STARTED_IN
         from experiments.prepared import orders
 
+        check_arguments(arguments)
         os.environ[STARTED_IN] = os.getcwd()
         os.environ[IMPORT_PATH] = os.pathsep.join(str(folder.resolve()) for folder in import_path or [])
         if prepared := orders(arguments):
-            from experiments.rerun import rerun
-
-            _name(*rerun(prepared, dry_run), debug)
+            _rerun(prepared, dry_run, as_json, debug)
             return
         results = launch(arguments, dry_run)
+        if as_json and results:  # --cfg and the like have none
+            show_outcomes(results)
         failures = [result for result in results if isinstance(result, Failure)]
         if failures and len(results) == 1 and failures[0].error is not None:
             raise failures[0].error
         _name(failures, len(results), debug)
+
+
+def _rerun(prepared: Sequence[Order], dry_run: bool, as_json: bool, debug: bool) -> None:
+    from experiments.outcomes import show_experiments
+    from experiments.rerun import rerun
+
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # which says where the reports are
+        failures, n_runs = rerun(prepared, dry_run)
+    if as_json:
+        show_experiments(prepared, failures)
+    _name(failures, n_runs, debug)
 
 
 def _name(failures: Sequence[Failure], n_jobs: int, debug: bool) -> None:
@@ -197,7 +217,9 @@ def status(
 def collect(
     folder: Folder = Path("outputs"),
     confidence: Annotated[float | None, typer.Option(help="Of the intervals; as the runs have it by default.")] = None,
-    resamples: Annotated[int | None, typer.Option(help="Of the bootstrap; as the runs have it by default.")] = None,
+    resamples: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Of the bootstrap; as the runs have it by default.")
+    ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Of papers' experiments: published beside measured, instead of scores.")
     ] = False,
@@ -283,6 +305,9 @@ def find(
     """
     with explained(debug):
         _check_folders(import_path or [])
+        # threads that spin while they wait take the cores from each other, and from everybody else: before torch is
+        # there, since it asks once
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from experiments.find import Order, show_slices
 
         order = Order(file.expanduser(), settings or [], method, output, held_out, classes, seed)
@@ -312,6 +337,7 @@ def check(
 def fetch(
     name: Annotated[str, typer.Argument(help="Of a data set, as in slicebench list datasets.")],
     settings: Annotated[list[str] | None, typer.Argument(help="Of the data set: layout=NAME, KEY=VALUE.")] = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Download a public data set into SLICEBENCH_DATA (or data), or say what to get and where to put it.
@@ -321,7 +347,7 @@ def fetch(
     with explained(debug):
         from experiments.fetch import show_fetch
 
-        ok = show_fetch(name, settings or [])
+        ok = show_fetch(name, settings or [], as_json)
     raise typer.Exit(0 if ok else FAILURE)
 
 
@@ -333,6 +359,7 @@ def make(
     ],
     jobs: Annotated[int, typer.Option(help="Processes that work at once, and share the cores.")] = 1,
     folder: Annotated[Path | None, typer.Option(help="Where to put them; SLICEBENCH_DATA/suites by default.")] = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Make suites of slice problems: train a model on each manipulated data set, and keep those that fail as intended.
@@ -344,7 +371,7 @@ def make(
         from experiments.suites.suite import make_suites
 
         overrides = [argument for argument in suites if "=" in argument]
-        make_suites([argument for argument in suites if "=" not in argument], overrides, jobs, folder)
+        make_suites([argument for argument in suites if "=" not in argument], overrides, jobs, folder, as_json)
 
 
 @app.command()

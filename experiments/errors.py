@@ -7,7 +7,7 @@ import os
 import re
 import traceback
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -102,6 +102,9 @@ def _about_config(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     missing = re.search(r"Key '([^']+)' is not in struct", f"{error}\n{error.__cause__}")
     full_key = re.search(r"full_key: (\S+)", f"{error}\n{error.__cause__}")
+    if isinstance(error, OverrideParseException) and "Lexer" in lines[0]:  # by its class, and nothing else
+        quoted = "a value with other than letters and digits stands in quotes: 'KEY=\"VALUE\"'"
+        return f"{error.override!r} cannot be read, expected KEY=VALUE; {quoted}"
     if isinstance(error, ConfigCompositionException) and missing:
         key = full_key.group(1) if full_key else missing.group(1)
         return f"there is no setting {key!r}{_settings_beside(error, missing.group(1))}"

@@ -54,7 +54,7 @@ class _Refused(InvalidInput):
     """What the server does not give, however often it is asked."""
 
 
-def show_fetch(name: str, overrides: Sequence[str]) -> bool:
+def show_fetch(name: str, overrides: Sequence[str], as_json: bool = False) -> bool:
     """Fetch a data set, or say what to get and where to put it; whether it is there now."""
     settings = dict(parsed(_setting(override)) for override in overrides)
     recipe = read_recipe(name, {key.removeprefix("dataset."): value for key, value in settings.items()})
@@ -65,15 +65,14 @@ def show_fetch(name: str, overrides: Sequence[str]) -> bool:
     root, source = data_root(), recipe.source
     if source is None:
         say(f"{name} needs nothing from elsewhere")
-        return _show(look(recipe, root))
+        return _show(look(recipe, root), as_json)
     _introduce(recipe, source)
     finding = look(recipe, root)
     if source.downloads and fetch(source, root, complete=finding["state"] == "found"):
         finding = look(recipe, root)
-    found = _show(finding)
-    if not found and not source.downloads and source.instruction not in finding["note"]:
-        print(f"{source.instruction} Put it into {root / source.folder}.")
-    return found
+    if finding["state"] != "found" and not source.downloads and source.instruction not in finding["note"]:
+        finding["note"] += f"\n{source.instruction} Put it into {root / source.folder}."
+    return _show(finding, as_json)
 
 
 def fetch(source: Source, root: Path, complete: bool = False) -> bool:
@@ -167,8 +166,8 @@ def _introduce(recipe: Recipe, source: Source) -> None:
         say(f"other layouts: {', '.join(f'layout={layout}' for layout in others)}")
 
 
-def _show(finding: Finding) -> bool:
-    print(f"{finding['what']}: {finding['state']}: {finding['note']}")
+def _show(finding: Finding, as_json: bool) -> bool:
+    print(json.dumps(finding, indent=2) if as_json else f"{finding['what']}: {finding['state']}: {finding['note']}")
     return finding["state"] == "found"
 
 

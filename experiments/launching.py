@@ -5,18 +5,35 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 from unittest.mock import patch
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from experiments.jobs import Result, plan_job, run_job
 from experiments.sweeper import ASKED, Asked, Sweep, register
+from methods.errors import InvalidInput
 
 MULTIRUN = ("--multirun", "-m")
 LAUNCHER = "hydra/launcher="
 # what the config of a sweep as a whole needs; all else is of its runs, and may not fit the defaults
 OF_THE_WHOLE = ("hydra", "paths.", "experiment=", "+experiment=")
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise where an option is none of Hydra's, or a path is empty: that would be the working directory."""
+    parser = get_args_parser()
+    parser.error = _refuse  # instead of a page on all that Hydra can do
+    parser.parse_args(list(arguments))
+    empty = next((one for one in arguments if one.startswith("paths.") and one.endswith("=")), None)
+    if empty is not None:
+        raise InvalidInput(f"{empty} names no folder: is a variable empty?")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidInput(f"the command line cannot be read: {message} (slicebench run --help)")
 
 
 def launch(arguments: Sequence[str], dry_run: bool) -> list[Result]:

@@ -14,6 +14,7 @@ from experiments.discovery import discover, score
 from experiments.embedding import embed
 from experiments.examples import examples_of_problems, examples_table, relabelled_examples, true_slices
 from experiments.explanations import explain, find_opponents, measure_coherence
+from experiments.finished import FinishedRun
 from experiments.inference import infer
 from experiments.loading import load_dataset
 from experiments.record import Record
@@ -26,7 +27,11 @@ from experiments.training import train_or_load
 def run(config: DictConfig) -> Path:
     """Everything that a run does, in order; each stage is cached, and a finished run is skipped. Returns its folder."""
     settings = check_settings(config)  # names, types, ranges: before anything is computed
-    data = load_dataset(settings)  # lazy: names, labels, attributes, fingerprint
+    return run_on(settings, load_dataset(settings))  # lazy: names, labels, attributes, fingerprint
+
+
+def run_on(settings: Settings, data: Dataset | ProblemSet) -> Path:
+    """The same on data that are loaded."""
     with Record.open(settings, data) as record:  # the run folder, named by content; ours alone from here on
         if not record.finished:
             _discover(settings, data, record)
@@ -51,11 +56,11 @@ def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) ->
                 "coherence": measure_coherence(settings, part.problems, found),
                 "examples": examples_of_problems(data, part.problems),
                 "truth": true_slices(part.problems),
-                "relabelled": relabelled_examples(part.problems, settings.evaluation.score_split),
+                "relabelled": relabelled_examples(part.problems, settings.evaluation),
             }
             record.write(part, found, fitted, scores, **tables)
         record.finish()
-        tracking.log(record.summary())
+        tracking.log(FinishedRun(record.folder, record.content), record.summary())
 
 
 def audit(settings: Settings, dataset: Dataset) -> Audit:

@@ -36,6 +36,9 @@ def construct(target: Any, values: Mapping[str, Any], path: str) -> Any:
         Naming the setting, its value and what is allowed; for an unknown name, the nearest ones.
     """
     parameters = parameters_of(target)
+    if not isinstance(values, Mapping):
+        names = ", ".join(f"{path}.{name}" for name in parameters)
+        raise InvalidInput(f"{path} is {values!r}, expected its settings: {names}")
     for name in () if takes_anything(target) else values:
         if name not in parameters:
             raise InvalidInput(unknown_name(f"{path} has no setting {name!r}", name, parameters))

@@ -6,17 +6,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, Protocol
 
 from experiments.console import say
+from experiments.finished import FinishedRun
 from experiments.record import Record
 from experiments.settings import Settings
+
+Mode = Literal["online", "offline"]
 
 
 class Tracker(Protocol):
     """What the pipeline says to a tracker."""
 
-    def log(self, summary: Mapping[str, float]) -> None: ...
+    def log(self, run: FinishedRun, summary: Mapping[str, float]) -> None: ...
 
     def close(self, failed: bool) -> None: ...
 
@@ -54,8 +58,8 @@ class Forgiving:
         self._tracker: Tracker = Silence()
         self._try(lambda: setattr(self, "_tracker", start()))
 
-    def log(self, summary: Mapping[str, float]) -> None:
-        self._try(lambda: self._tracker.log(summary))
+    def log(self, run: FinishedRun, summary: Mapping[str, float]) -> None:
+        self._try(lambda: self._tracker.log(run, summary))
 
     def close(self, failed: bool) -> None:
         self._try(lambda: self._tracker.close(failed))
@@ -64,14 +68,14 @@ class Forgiving:
         try:
             act()
         except Exception as error:  # a service that is down must not cost a run
-            say(f"tracking stopped ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
+            say(f"tracking stopped ({_line(error)})")
             self._tracker = Silence()
 
 
 class Silence:
     """A tracker that tells nobody."""
 
-    def log(self, summary: Mapping[str, float]) -> None: ...
+    def log(self, run: FinishedRun, summary: Mapping[str, float]) -> None: ...
 
     def close(self, failed: bool) -> None: ...
 
@@ -91,17 +95,23 @@ class Wandb:
     Parameters
     ----------
     mode : {"auto", "online", "offline"}
-        auto: online where the user is logged in or has set a key, else offline.
+        auto: online where the user is logged in or has set a key, and the server answers, else offline.
     project : str
     entity : str, optional
         The user's or team's default where it is left out.
+    media : bool
+        Whether pictures and texts of examples are sent: not all of them may be passed on, and what an offline run
+        holds is uploaded later.
     """
 
     mode: Literal["auto", "online", "offline"] = "auto"
     project: str = "slicebench"
     entity: str | None = None
+    media: bool = False
 
     def start(self, settings: Settings, record: Record) -> Tracker:
+        from experiments.wandb_run import WandbRun  # with wandb, 0.4 s: only where it is used
+
         os.environ["WANDB_ERROR_REPORTING"] = "false"
         os.environ["WANDB_SILENT"] = "true"
         mode = self._mode()  # before the folders move: credentials lie in the user's own
@@ -109,38 +119,34 @@ class Wandb:
             folder = record.folder / "wandb" / name.lower()
             folder.mkdir(parents=True, exist_ok=True)
             os.environ[f"WANDB_{name}_DIR"] = str(folder)
-        return WandbTracker(self, mode, settings, record)
+        try:
+            return WandbRun(self, mode, settings, record)
+        except Exception as error:
+            if self.mode != "auto" or mode == "offline":
+                raise
+            _say_offline(error)
+            return WandbRun(self, "offline", settings, record)
 
-    def _mode(self) -> Literal["online", "offline"]:
-        import wandb  # 0.8 s: only where it is used
-
+    def _mode(self) -> Mode:
         if self.mode == "auto":
-            return "online" if wandb.login(prompt=False) else "offline"
+            return "online" if _is_logged_in() else "offline"
         return self.mode
 
 
-class WandbTracker:
-    """One Weights & Biases run: config, scores, state."""
+@cache  # a server that does not answer costs 10 s: once a process, not once a run
+def _is_logged_in() -> bool:
+    import wandb
 
-    def __init__(self, tracking: Wandb, mode: Literal["online", "offline"], settings: Settings, record: Record) -> None:
-        import wandb
+    try:
+        return bool(wandb.login(prompt=False))
+    except Exception as error:  # no network, or a key that is no longer valid
+        _say_offline(error)
+        return False
 
-        self._run = wandb.init(
-            mode=mode,
-            project=tracking.project,
-            entity=tracking.entity,
-            dir=record.folder,
-            id=record.name,
-            name=record.name,
-            group=f"{settings.dataset.name} {settings.corruption.name}",
-            job_type=settings.method.name,
-            config=record.definition,
-            resume="allow",
-            settings=wandb.Settings(console="off", x_disable_stats=True, disable_git=True),
-        )
 
-    def log(self, summary: Mapping[str, float]) -> None:
-        self._run.log(dict(summary))
+def _say_offline(error: Exception) -> None:
+    say(f"Weights & Biases cannot be reached, so runs are tracked offline ({_line(error)})")
 
-    def close(self, failed: bool) -> None:
-        self._run.finish(exit_code=int(failed))
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

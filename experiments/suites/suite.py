@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -68,7 +69,9 @@ class Order:
 Job = tuple[Order, Recipe]
 
 
-def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folder: Path | None) -> None:
+def make_suites(
+    names: Sequence[str], overrides: Sequence[str], jobs: int, folder: Path | None, as_json: bool = False
+) -> None:
     """Make the problems of some suites that are not there yet, and the index of those that are fit.
 
     Parameters
@@ -81,6 +84,8 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
         Processes that work at once.
     folder : Path, optional
         Where the suites are put, each in a folder of its name; `suites` below the data root where it is left out.
+    as_json : bool
+        Print all problems at the end, instead of a table of each suite.
     """
     if jobs < 1:
         raise InvalidInput(f"--jobs is {jobs}, expected at least 1")
@@ -97,10 +102,17 @@ def make_suites(names: Sequence[str], overrides: Sequence[str], jobs: int, folde
         (folder or data_root() / Suite.folder).expanduser().absolute(),
         max(1, n_threads(Compute()) // jobs),
     )
+    problems: list[dict[str, Any]] = []
     for asked, name, blocks in suites:
         orders = [Order(asked, block, tuple(overrides), place / name, threads) for block in blocks]
         with _advising(place / name):
-            _make_suite(name, orders, jobs, place / name)
+            reports = _make_suite(name, orders, jobs, place / name)
+        if as_json:
+            problems += [_plain(name, report) for report in reports]
+        else:
+            _summarise(name, reports, place / name)
+    if as_json:
+        print(json.dumps(problems, indent=2))
 
 
 @contextmanager
@@ -117,7 +129,8 @@ def _advising(root: Path) -> Iterator[None]:
         ) from None
 
 
-def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> None:
+def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> list[Mapping[str, Any]]:
+    """The reports of all its problems, those that were there already too."""
     all_jobs, reports = _jobs(name, orders)
     wanted = [job for job in all_jobs if reports[job[1].name] is None]
     say(f"{name}: {len(all_jobs):,} problems, {len(all_jobs) - len(wanted):,} of them there already, in {root}")
@@ -135,7 +148,7 @@ def _make_suite(name: str, orders: Sequence[Order], jobs: int, root: Path) -> No
             (root / INDEX).unlink()
         if made:
             write_json(root / COUNTS, {"tried": len(all_jobs), "made": len(made), "fit": len(fit)})
-    _summarise(name, made, root)
+    return made
 
 
 def _reports(wanted: Sequence[Job], jobs: int) -> Iterator[dict[str, Any]]:
@@ -261,6 +274,24 @@ def _line(report: Mapping[str, Any]) -> str:
         f"{report['name']}: accuracy {inside} in the slice, {report['test_outside']:.1%} outside "
         f"(unmanipulated {before}, {report['control_outside']:.1%}): {verdict}"
     )
+
+
+def _plain(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A problem as json values; accuracies are missing where nothing was trained."""
+    recipe = report["definition"]["recipe"]
+    return {
+        "set": name,
+        "problem": report["name"],
+        "kind": recipe["kind"],
+        "dataset": report["dataset"],
+        "strength": recipe["strength"],
+        "fit": report["fit"],
+        "reason": report.get("reason"),
+        "slices": list(report["slice_names"]),
+        "members": report.get("test_sizes"),
+        "accuracy_in": report.get("test_inside"),
+        "accuracy_out": report.get("test_outside"),
+    }
 
 
 def _summarise(name: str, reports: Sequence[Mapping[str, Any]], root: Path) -> None:

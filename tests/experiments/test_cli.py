@@ -30,6 +30,28 @@ def test_lists_for_reading_have_a_line_for_each(slicebench):
     assert "  spotlight" in text
 
 
+def test_lists_on_a_terminal_are_tables(slicebench, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    text = slicebench("list").stdout
+    assert "methods:" not in text
+    assert "methods" in text
+    assert max(map(len, text.splitlines())) < 120  # with what makes bold; a line each has up to 150 letters
+
+
+def test_lists_and_help_need_nothing_heavy():
+    check = "assert not {'torch', 'pandas', 'hydra', 'scipy'} & set(sys.modules)"
+    for arguments in (["list"], ["--help"]):
+        program = f"import sys; from experiments.cli import app; app({arguments}, standalone_mode=False); {check}"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_version_and_the_exit_codes_are_shown(slicebench):
+    assert slicebench("--version").stdout.startswith("slicebench 0.")
+    assert all(f"{code} " in slicebench("--help").stdout for code in (0, 1, 2, 130))
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -58,6 +80,13 @@ def test_lists_for_reading_have_a_line_for_each(slicebench):
         (["compute.device=gpu"], "compute.device is 'gpu', expected auto or cpu or cuda"),
         (["method.size=["], "no viable alternative at input '['"),
         (["=3"], "the command line cannot be read"),
+        (["method.label=☃"], "'method.label=☃' cannot be read, expected KEY=VALUE"),
+        (["seeds=3"], "seeds is 3, expected its settings: seeds.split, "),
+        (["tracking=offline", "tracking.media=perhaps"], "tracking.media is 'perhaps', expected true or false"),
+        (["paths.results="], "paths.results= names no folder: is a variable empty?"),
+        (["--nope"], "the command line cannot be read: unrecognized arguments: --nope"),
+        (["--cfg", "nope"], "invalid choice: 'nope' (choose from 'job', 'hydra', 'all')"),
+        (["--dry-run", "--json"], "--dry-run is for people to look at, --json for programs"),
         (["--import-path", "nowhere"], "--import-path nowhere is no folder"),
     ],
 )
@@ -75,7 +104,14 @@ def test_a_mistake_is_explained_in_one_line_before_anything_is_computed(own_cach
     [
         (["list", "method"], "no list is called 'method'; the nearest is methods"),
         (["status", "nowhere"], "nowhere is no folder"),
+        (["status", "--jsn"], "No such option: --jsn"),
+        (["status", "--watch", "--json"], "--watch is for people to look at"),
         (["collect", "."], "holds no runs"),
+        (["collect", "--resamples", "99999999"], "should be less than or equal to"),
+        (["collect", "--compare"], "outputs holds no experiment"),
+        (["fetch", "digits", "layout"], "'layout' is no setting, expected KEY=VALUE"),
+        (["make", "digits", "--jobs", "0"], "--jobs is 0, expected at least 1"),
+        (["make", "digits", "--folder", "/dev/null/x"], "something else has this name: move it away"),
         (["check", "dataset=digts"], "no dataset is called 'digts'; the nearest is digits"),
         (["check", "digits"], "'digits' cannot be checked, expected dataset=NAME"),
         (["cache", "--prune", "-1"], "--prune is -1, expected a number of days"),
@@ -87,6 +123,38 @@ def test_mistakes_with_other_verbs(slicebench, arguments, says):
     done = slicebench(*arguments)
     assert done.exit_code == 2
     assert says in done.stderr
+
+
+def test_results_that_cannot_be_read_are_named(slicebench, workspace):
+    Path("outputs/digits/random-0").mkdir(parents=True)
+    Path("outputs/digits/random-0/run.json").write_text("{")
+    done = slicebench("status")
+    assert done.exit_code == 1
+    assert "run.json cannot be read" in done.stdout
+    done = slicebench("collect")
+    assert done.exit_code == 2
+    assert "outputs holds no finished run" in done.stderr
+    Path("outputs/experiment.json").write_text("[]")
+    assert "experiment.json cannot be read" in slicebench("collect", "--analyse").stderr
+
+
+def test_a_working_directory_that_is_gone_is_said(slicebench, workspace, monkeypatch):
+    folder = workspace / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    done = slicebench("check", "dataset=digits")
+    assert done.exit_code == 2
+    assert done.stderr == "slicebench: the working directory is gone: change to another one\n"
+
+
+def test_a_reader_that_goes_away_is_no_error(workspace):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head -1` does when it has its line
+    command = [Path(sys.executable).with_name("slicebench"), "list", "methods"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=workspace)
+    os.close(writer)
+    assert done.stderr == ""
 
 
 def test_debug_shows_the_traceback(slicebench):
@@ -134,6 +202,43 @@ def test_check_counts_the_rows_of_a_data_set(slicebench, workspace, monkeypatch)
     assert found == {"what": "dataset digits", "state": "found", "note": note, "rows": rows}
     monkeypatch.setenv("SLICEBENCH_DATA", str(workspace))  # all data sets: without their files it is quick
     assert {"GPU", "SLURM", "packages"} <= {line["what"] for line in json.loads(slicebench("check", "--json").stdout)}
+
+
+def test_runs_are_json_for_programs(slicebench):
+    done = slicebench("run", "--json", "method=random")
+    (run,) = json.loads(done.stdout)
+    assert run == {"folder": run["folder"], "status": "done", "overrides": None, "error": None}
+    assert (Path(run["folder"]) / "scores.parquet").exists()
+
+    done = slicebench("run", "--json", "--multirun", "method=random", "seeds.method=0,-1")
+    assert done.exit_code == 2
+    again, failed = json.loads(done.stdout)
+    assert again == run
+    assert (failed["folder"], failed["status"]) == (None, "failed")
+    assert failed["overrides"].endswith("method=random seeds.method=-1")
+    assert failed["error"].startswith("seeds.method is -1, expected at least 0")
+
+    done = slicebench("run", "--json", "method=infembed", "embedding=layer", "embedding.layer=nope")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)[0]["status"] in ("failed", "refused")
+
+
+def test_runs_of_a_prepared_experiment_are_json_too(slicebench):
+    overrides = ("scale=here", "dataset=digits", "method=random", "corruption.noise=0.0")
+    done = slicebench("run", "--json", "experiment=spotlight/synthetic", *overrides)
+    assert done.exit_code == 0, done.stderr
+    (run,) = json.loads(done.stdout)
+    assert run["status"] == "done"
+    assert "spotlight/synthetic-here/digits/random-" in run["folder"]
+    assert "results: " in done.stderr
+
+
+def test_data_sets_and_suites_that_were_got_are_json_too(slicebench):
+    assert json.loads(slicebench("fetch", "digits", "--json").stdout)["state"] == "found"
+    problems = json.loads(slicebench("make", "digits", "--folder", "suites", "--json", "compute.threads=1").stdout)
+    assert {problem["kind"] for problem in problems} == {"rare", "noisy_label", "correlation"}
+    assert all(problem["set"] == "digits" and 0 <= problem["accuracy_out"] <= 1 for problem in problems)
+    assert {"fit", "reason", "slices", "members", "accuracy_in", "strength", "problem"} <= set(problems[0])
 
 
 def test_own_configs_are_found_too(slicebench, workspace):
