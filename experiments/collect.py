@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from experiments.console import say
 from experiments.files import write_atomically, write_text
 from experiments.keys import key_of
-from experiments.leaderboard import OCCASION, Bootstrap, compare, differences, leaderboard
+from experiments.leaderboard import OCCASION, Bootstrap, Measure, compare, differences, leaderboard
 from experiments.runs import COLUMNS as TIDY
 from experiments.runs import Results, Run, check_unchanged, commit_of, find_results
 from experiments.tables import PRINTED, Report, markdown, print_leaderboard
@@ -60,15 +60,18 @@ def collect(folder: Path, confidence: float | None, resamples: int | None, as_js
 
 
 def gathered(
-    done: Sequence[Run], confidence: float | None = None, resamples: int | None = None
+    done: Sequence[Run],
+    confidence: float | None = None,
+    resamples: int | None = None,
+    measures: Sequence[Measure] | None = None,
 ) -> tuple[pa.Table, Report]:
-    """All scores of finished runs, and what a leaderboard of them says."""
+    """All scores of finished runs, and what a leaderboard says of them, or of these measures: intervals take time."""
     bootstrap = _bootstrap(done, confidence, resamples)
     table = _scores(done)
     scores = _frame(table)
     pairs = pd.concat([differences(scores, measure, bootstrap) for measure in PRINTED])
     comparisons = {measure: compare(scores, measure, alpha=1 - bootstrap.confidence) for measure in PRINTED}
-    return table, Report(leaderboard(scores, bootstrap), pairs, comparisons, bootstrap)
+    return table, Report(leaderboard(scores, bootstrap, measures), pairs, comparisons, bootstrap)
 
 
 def _bootstrap(runs: Sequence[Run], confidence: float | None, resamples: int | None) -> Bootstrap:

@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from experiments.audit import Audit
 from experiments.contract import Dataset, Problem, ProblemSet, Split
 from experiments.embedding import outputs_of
+from experiments.settings import Evaluation
 from methods.contract import ModelOutputs
 
 
@@ -47,23 +48,31 @@ def true_slices(problems: Sequence[Problem]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def relabelled_examples(problems: Sequence[Problem], split: str) -> pd.DataFrame:
-    """Rows with problem, example_id, label, loss and correct: what problems change in this split, their scored half."""
-    tables = [_relabelled(problem, problem.audit, split) for problem in problems if problem.audit is not None]
+def relabelled_examples(problems: Sequence[Problem], evaluation: Evaluation) -> pd.DataFrame:
+    """Rows with problem, example_id, label, loss, correct: what problems change in the halves whose slices are kept."""
+    tables = [
+        _relabelled(problem, half, problem.audit, split)
+        for problem in problems
+        if problem.audit is not None
+        for split, half in _kept(problem, evaluation).items()
+    ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _relabelled(problem: Problem, audit: Audit, split: str) -> pd.DataFrame:
-    before, now = audit.predictions[split].split.labels, problem.score.labels
+def _kept(problem: Problem, evaluation: Evaluation) -> dict[str, ModelOutputs]:
+    fitted = {evaluation.fit_split: problem.fit} if evaluation.fit_slices else {}
+    return {**fitted, evaluation.score_split: problem.score}
+
+
+def _relabelled(problem: Problem, half: ModelOutputs, audit: Audit, split: str) -> pd.DataFrame:
+    before, now = audit.predictions[split].split.labels, half.labels
     if before is None or now is None:
         return pd.DataFrame()
     rows = (now.cpu() != before).nonzero().flatten().numpy()
     labels = np.array(audit.dataset.class_names)[now.cpu().numpy()[rows]]
-    columns = {"label": labels, "loss": problem.score.losses.cpu().numpy()[rows]}
-    columns["correct"] = problem.score.correct.cpu().numpy()[rows]
-    return pd.DataFrame(
-        {"problem": problem.name, "example_id": [problem.score.example_ids[row] for row in rows], **columns}
-    )
+    columns = {"label": labels, "loss": half.losses.cpu().numpy()[rows]}
+    columns["correct"] = half.correct.cpu().numpy()[rows]
+    return pd.DataFrame({"problem": problem.name, "example_id": [half.example_ids[row] for row in rows], **columns})
 
 
 def _texts(dataset: Dataset, split: Split) -> Sequence[str] | None:

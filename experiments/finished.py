@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from experiments.record import read_slices
 from experiments.runs import check_unchanged, read_run
@@ -90,11 +91,20 @@ class FinishedRun:
         """`examples.parquet`, with the columns of `experiments.examples.examples_table`."""
         return pd.read_parquet(self.folder / "examples.parquet")
 
+    def examples_of(self, problem: str) -> pd.DataFrame:
+        """The examples of all splits that a problem is about: its own where it has some, as stored problems have."""
+        return self.table("examples", problem) if self.has_own_examples else self.all_examples
+
     @cached_property
     def examples(self) -> pd.DataFrame:
         """Those of the split in which slices were sought, in the order of the slices' rows."""
         table = self.all_examples
         return table[table["split"] == self.identity["split"]].reset_index(drop=True)
+
+    @cached_property
+    def has_own_examples(self) -> bool:
+        """Whether each problem has examples of its own, as stored ones have: millions together."""
+        return "problem" in pq.read_schema(self.folder / "examples.parquet").names
 
     def attributes(self) -> tuple[str, ...]:
         """The names of the attributes of its examples."""
@@ -118,10 +128,10 @@ class FinishedRun:
         """The hard slices: (n, s) bool, in the order of `examples`."""
         return self.slices(problem).members.numpy()
 
-    def table(self, name: str) -> pd.DataFrame:
-        """A table that not every run has, as `truth` (see `experiments.examples`); empty where there is none."""
+    def table(self, name: str, problem: str) -> pd.DataFrame:
+        """The rows about one problem of a table (see `experiments.examples`); empty where a run has no such table."""
         path = self.folder / f"{name}.parquet"
-        return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+        return pd.read_parquet(path, filters=[("problem", "==", problem)]) if path.exists() else pd.DataFrame()
 
     @property
     def opponents(self) -> pd.DataFrame:

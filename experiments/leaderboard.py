@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +46,16 @@ def problem_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return measured.groupby(keys, dropna=False, observed=True, sort=True)["value"].mean().reset_index()
 
 
-def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
+def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap, measures: Sequence[Measure] | None = None) -> pd.DataFrame:
     """Means and intervals for each setting, method and measure, the best mean of a measure first.
 
     Parameters
     ----------
     scores : DataFrame
         Tidy rows of any number of runs.
+    bootstrap : Bootstrap
+    measures : sequence of (protocol, metric, k), optional
+        Only these; all by default.
 
     Returns
     -------
@@ -59,7 +63,8 @@ def leaderboard(scores: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
         With the columns of `COLUMNS`; low and high are NaN where there is one group only.
     """
     rows = []
-    blocks = problem_scores(scores).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, observed=True)
+    chosen = scores if measures is None else pd.concat([_of_measure(scores, measure) for measure in measures])
+    blocks = problem_scores(chosen).groupby([*SETTING, *METHOD, *MEASURE], dropna=False, observed=True)
     for key, block in blocks[["value", "group"]]:
         values, groups = block["value"].to_numpy(float), block["group"].to_numpy(str)
         mean, low, high = mean_interval(values, groups, bootstrap.confidence, bootstrap.resamples)
@@ -135,7 +140,11 @@ def differences(scores: pd.DataFrame, measure: Measure, bootstrap: Bootstrap) ->
 
 def _problems(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     """The problem scores of one measure, with the column `who`: method and variant in one word."""
+    rows = problem_scores(_of_measure(scores, measure))
+    return rows.assign(who=(rows["method"].astype(str) + " " + rows["variant"].astype(str)).str.strip())
+
+
+def _of_measure(scores: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     protocol, metric, k = measure
     same_k = scores["k"].isna() if k is None else (scores["k"] == k).fillna(False)
-    rows = problem_scores(scores[(scores["protocol"] == protocol) & (scores["metric"] == metric) & same_k])
-    return rows.assign(who=(rows["method"].astype(str) + " " + rows["variant"].astype(str)).str.strip())
+    return scores[(scores["protocol"] == protocol) & (scores["metric"] == metric) & same_k]

@@ -162,8 +162,14 @@ class Component:
     @property
     def own_paths(self) -> dict[str, str]:
         """The settings that are paths, as absolute ones: where things lie here, which defines no result."""
-        named = asdict(self.instance) if is_dataclass(self.instance) else {}
-        return {name: str(path.expanduser().absolute()) for name, path in named.items() if isinstance(path, Path)}
+        values = {**self.values, **(asdict(self.instance) if is_dataclass(self.instance) else {})}
+        defining = self.defining()  # where what lies at a path counts, and not the path
+        paths = {
+            name: Path(value).expanduser().absolute()
+            for name, value in values.items()
+            if isinstance(value, Path) or (isinstance(value, str) and value != defining.get(name))
+        }
+        return {name: str(path) for name, path in paths.items() if isinstance(values[name], Path) or path.exists()}
 
     def defining(self) -> dict[str, Any]:
         """What defines this part, as json values; a component that reads files says by `identity` what is in them.

@@ -120,7 +120,25 @@ def results(tmp_path_factory, suites):
     return made
 
 
-UNALIKE = {" ".join(words): words for words in commands() if "--import-path" not in words}
+def test_slices_in_your_own_predictions_are_found_as_written(slicebench, workspace):
+    exec(compile(FILES["predictions.py"], "predictions.py", "exec"), {})
+    (command,) = [words for words in commands() if words[0] == "find"]
+    done = slicebench(*command)
+    assert done.exit_code == 0, done.output
+    shown = [line.rstrip() for line in done.stdout.splitlines()]
+    (written,) = [block.splitlines() for _, block in BLOCKS if "where found" in block]
+    assert written[:3] == shown[1:4]  # the table's head
+    # numbers may differ in the last digit between machines, words in what is told second
+    told, expected = ({line[:1]: line.split(";")[0] for line in lines if "->" in line} for lines in (shown, written))
+    assert told == expected
+    slice_3 = pd.read_csv("predictions-slices/summary.csv", index_col="slice").loc[3]
+    assert (slice_3[["held_out_size", "held_out_accuracy"]] - [26, 0.69]).abs().le([1, 0.05]).all()
+    assert "mean texture 24.8 on average" in slice_3["standing_out"]
+    assert slice_3["held_out_gap_low"] > 0
+    assert Path("predictions-slices/report/index.html").is_file()
+
+
+UNALIKE = {" ".join(words): words for words in commands() if not {"--import-path", "find"} & set(words)}
 
 
 @pytest.mark.parametrize("words", UNALIKE.values(), ids=UNALIKE)

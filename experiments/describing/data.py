@@ -19,6 +19,7 @@ from experiments.schema import construct, parameters_of, takes_anything
 from experiments.settings import Numbers
 from methods.errors import InvalidInput, Unsupported
 
+STORED = "experiments.models.precomputed.Precomputed"
 BESIDE = ("_target_", *Numbers.__dataclass_fields__)  # entries of a definition that no loader takes
 
 
@@ -72,9 +73,11 @@ def picture_reader(run: FinishedRun, split: str) -> Callable[[str], Image.Image]
     InvalidInput
         As `pictures`.
     """
+    if run.has_own_examples:  # reading their index takes long, and tells no more
+        raise Unsupported(f"{run.dataset} has problems with examples of their own, and no pictures")
     has_texts, has_files = (name in run.examples and run.examples[name].notna().any() for name in ("text", "path"))
-    if has_texts and not has_files:
-        raise Unsupported(f"{run.dataset} has texts")  # known without loading them
+    if (has_texts or _is_stored(run)) and not has_files:  # known without loading them
+        raise Unsupported(f"{run.dataset} has {'texts' if has_texts else 'outputs alone'}")
     dataset = dataset_of(run)
     of_split = dataset.split(split)
     shown = of_split.examples if dataset.modality == "image" else of_split.pictures
@@ -84,8 +87,15 @@ def picture_reader(run: FinishedRun, split: str) -> Callable[[str], Image.Image]
     return lambda example_id: shown[rows[example_id]]
 
 
-def examples_of(run: FinishedRun, split: str) -> pd.DataFrame:
+def _is_stored(run: FinishedRun) -> bool:
+    """Whether there are outputs of a model, and no examples."""
+    return str(run.definition["model"]["_target_"]) == STORED
+
+
+def examples_of(run: FinishedRun, split: str, problem: str = "all") -> pd.DataFrame:
     """Label, text and attributes of each example of a split, indexed by id: from the run's folder, else from its data.
+
+    Where problems have examples of their own, they are those of this one.
 
     Returns
     -------
@@ -97,7 +107,7 @@ def examples_of(run: FinishedRun, split: str) -> pd.DataFrame:
     InvalidInput
         Where the folder does not hold this split and the data cannot be read.
     """
-    table = run.all_examples
+    table = run.examples_of(problem)
     kept = [name for name in table.columns if name in ("label", "text") or name.startswith("attribute_")]
     own = table.loc[table["split"] == split].set_index("id")[kept]
     found = own if len(own) else _of_dataset(dataset_of(run), split)

@@ -58,7 +58,7 @@ def traits(examples: pd.DataFrame, member: np.ndarray, most_values: int = 200) -
         if is_measured(values):
             found += _mean(name, values.to_numpy(float), member)
         elif values.nunique(dropna=False) <= most_values:
-            found += _shares(name, values.map(as_text).astype(str), member)
+            found += _shares(name, values, member)
     return sorted(found, key=lambda trait: -abs(trait.deviations))
 
 
@@ -78,16 +78,24 @@ def _mean(name: str, values: np.ndarray, member: np.ndarray) -> list[Trait]:
 
 
 def _shares(name: str, values: pd.Series, member: np.ndarray) -> list[Trait]:
-    of_all, of_slice = values.value_counts(normalize=True), values[member].value_counts(normalize=True)
-    if len(of_all) < 2:
+    names, codes = _coded(values)  # (v,), (n,)
+    if len(names) < 2:
         return []
     n = int(member.sum())
-    errors = np.sqrt(of_all * (1 - of_all) * _finite(n, len(values)) / n)
-    errors[n * np.maximum(of_all, of_slice.reindex(of_all.index).fillna(0.0)) < ENOUGH] = np.inf
+    of_all, of_slice = (np.bincount(part, minlength=len(names)) / len(part) for part in (codes, codes[member]))
+    errors = np.sqrt(of_all * (1 - of_all) * _finite(n, len(values)) / n)  # (v,)
+    errors[n * np.maximum(of_all, of_slice) < ENOUGH] = np.inf
     return [
-        Trait(name, str(value), float(of_slice.get(value, 0.0)), share, _ratio(of_slice.get(value, 0.0) - share, error))
-        for value, share, error in zip(of_all.index, of_all, errors, strict=True)
+        Trait(name, names[at], float(of_slice[at]), float(of_all[at]), _ratio(of_slice[at] - of_all[at], errors[at]))
+        for at in np.argsort(-of_all, kind="stable")
     ]
+
+
+def _coded(values: pd.Series) -> tuple[list[str], np.ndarray]:
+    """The different values as text, and for each example the number of its own: each is put into words once."""
+    of_rows, distinct = pd.factorize(values, use_na_sentinel=False)
+    of_distinct, names = pd.factorize(np.array([as_text(value) for value in distinct], dtype=object))
+    return list(names), of_distinct[of_rows]
 
 
 def _finite(n: int, of: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.statistics import slice_statistics
+from experiments.describing.texts import texts_in
 from experiments.finished import FinishedRun
 from experiments.record import FITTED, read_slices
 from methods.contract import ModelOutputs, Slices
@@ -37,6 +38,11 @@ class FoundIn:
     def members(self) -> np.ndarray:
         """The hard slices: (n, s) bool."""
         return self.slices.members.numpy()
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each example; none where no text holds a word."""
+        return texts_in(self.examples)
 
     def ranked(self, index: int) -> pd.DataFrame:
         """The members of slice `index`, from 1: the strongest first, among equal ones those of the highest loss."""
@@ -72,7 +78,7 @@ class FoundProblem:
             slices = read_slices(self.run.folder, self.name, FITTED)
         except InvalidInput:
             return None
-        return FoundIn(split, self._examples(split), slices)
+        return FoundIn(split, self._relabelled(self._examples(split)), slices)
 
     @cached_property
     def numbers(self) -> pd.DataFrame:
@@ -83,10 +89,14 @@ class FoundProblem:
         return numbers_of(self.run.scores, self.name)
 
     @cached_property
+    def fitted_numbers(self) -> pd.DataFrame | None:
+        """The same of the half that the method was fitted on, where that is another one and its slices were kept."""
+        return None if self.fitted is None else numbers_on(self.fitted)
+
+    @cached_property
     def truth(self) -> np.ndarray | None:
         """The true slices of the scored half: (n, g) bool; None where there are none, or an older run kept none."""
-        table = self.run.table("truth")
-        own = table[table["problem"] == self.name] if len(table) else table
+        own = self.run.table("truth", self.name)
         if not len(own):
             return None
         truth = np.zeros((len(self.scored.examples), int(own["true_slice"].max()) + 1), dtype=bool)
@@ -95,16 +105,13 @@ class FoundProblem:
         return truth
 
     def _examples(self, split: str) -> pd.DataFrame:
-        table = self.run.all_examples
-        chosen = table["split"] == split
-        if "problem" in table:  # stored problems have examples of their own
-            chosen &= table["problem"] == self.name
-        return table[chosen].reset_index(drop=True)
+        table = self.run.examples_of(self.name)
+        return table[table["split"] == split].reset_index(drop=True)
 
     def _relabelled(self, examples: pd.DataFrame) -> pd.DataFrame:
         """Under the labels that the problem gave them."""
-        table = self.run.table("relabelled")
-        own = table[table["problem"] == self.name] if len(table) else table
+        own = self.run.table("relabelled", self.name)
+        own = own[own["example_id"].isin(examples["id"])] if len(own) else own  # the other half may be there, too
         if not len(own):
             return examples
         changed = examples.astype({"label": object}).set_index("id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +31,6 @@ class Predictions:
         Of the file; where it lies does not matter to the results.
     class_names : tuple of str, optional
         Of the columns of logits. By default the names among the labels in alphabetical order, or "0", "1" ...
-
     held_out : float, in [0, 1)
         Without a column `split`: the share of the examples that is the test split, drawn by seed; the others are the
         validation split. With 0, all are the test split.
@@ -48,16 +48,19 @@ class Predictions:
 
     def load(self, root: Path, seed: int) -> Dataset:
         """`root` is not needed."""
-        path = self.path.expanduser()
-        given = read_outputs(path, self.class_names)
+        return self.dataset(read_outputs(self.path.expanduser(), self.class_names), seed)
+
+    def dataset(self, given: GivenOutputs, seed: int) -> Dataset:
+        """The same of what was read from the file."""
+        folder = self.path.expanduser().parent
         return assembled(
             name="predictions",
             modality="table",
             class_names=given.class_names,
-            splits={name: _split(given, rows, path.parent) for name, rows in self._divided(given, seed).items()},
-            root=path.parent,
+            splits={name: _split(given, rows, folder) for name, rows in self._divided(given, seed).items()},
+            root=folder,
             files=(),  # all of the content is in the splits
-            notes=given.notes,
+            notes=(*given.notes, *_note_on_missing(given.images or (), folder)),
         )
 
     def _divided(self, given: GivenOutputs, seed: int) -> dict[str, np.ndarray]:
@@ -66,6 +69,15 @@ class Predictions:
             return {name: np.flatnonzero(given.splits == name) for name in SPLITS if name in given.splits}
         others = {"validation": 1 - self.held_out} if self.held_out else {}
         return divide(len(given.ids), others, "test", seed)
+
+
+def _note_on_missing(images: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Slices are found without pictures, but they cannot be shown."""
+    named = [image for image in images if image]
+    missing = [image for image in named if not (folder / image).is_file()]
+    if not missing:
+        return ()
+    return (f"{len(missing):,} of {len(named):,} images are not there (the first: {folder / missing[0]})",)
 
 
 def _split(given: GivenOutputs, chosen: np.ndarray, folder: Path) -> Split:

@@ -8,13 +8,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from experiments.contract import SPLITS
@@ -40,6 +41,19 @@ HOW = {
     "labels": f"`labels` (in a table `label`) and {MATRICES}, or at least `losses` (`loss`)",
     "logits": f"{MATRICES}, or `losses` (`loss`)",
 }
+EXAMPLES = {
+    ".npz": 'numpy.savez("FILE.npz", id=ids, embeddings=x, labels=y, probabilities=p)',
+    ".parquet": 'pandas.DataFrame({"id": ids, "label": y, "embedding": list(x), "probabilities": list(p)})'
+    '.to_parquet("FILE.parquet")',
+    ".csv": "a file that begins with these two lines:\n"
+    "  id,label,embedding_0,embedding_1,probability_0,probability_1\n"
+    "  cat.png,0,0.12,-1.5,0.9,0.1",
+}
+ENDINGS = tuple(EXAMPLES)
+MOST_NAMES = 20  # of columns that are named
+FEW = 5  # classes that are named
+FAR = 0.1  # accuracy, by which another order of the classes must be better to be the right one
+UNNAMED = r"Unnamed: \d+"  # what pandas calls a column without a name, as its own index has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +95,12 @@ class _Content:
     columns: pd.DataFrame
     wide: dict[str, np.ndarray]
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None  # that the columns of logits are named by
+
+    @property
+    def outcomes(self) -> str:
+        """What predictions are read from."""
+        return "logits" if "logits" in self.wide else "probabilities"
 
     def refuse(self, name: str, bad: np.ndarray, expected: str) -> None:
         """Raise `InvalidInput` for the first bad row of something wide, if there is one."""
@@ -117,9 +137,11 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
         or `probabilities` (if both, the logits count) or `losses` (nats). Without labels, losses are needed. It may
         hold `ids`, `correct`, `split`, and what people are shown of an example: `images` (paths of files) and `texts`;
         whatever else has one value an example is an attribute. Names may be singular, and tables number their columns:
-        embedding_0, logit_0, probability_0. A single column of logits or probabilities is that of class 1, of two.
+        embedding_0, logit_0, probability_0; where labels are names, logit_cat and probability_cat will do, too. A
+        single column of logits or probabilities is that of class 1, of two.
     class_names : sequence of str, optional
-        Of the columns of logits. By default the names among the labels in alphabetical order, or "0", "1" ...
+        Of the columns of logits. By default as the columns are called, else the names among the labels in alphabetical
+        order, or "0", "1" ...
 
     Raises
     ------
@@ -129,8 +151,7 @@ def read_outputs(path: Path, class_names: Sequence[str] | None = None) -> GivenO
     content = _read(path)
     embeddings, logits, losses = content.matrix("embeddings"), _logits(content), _losses(content)
     assert embeddings is not None  # `_check_complete` refused a file without
-    n_classes = None if logits is None else logits.shape[1]
-    labels, names, notes = _labels(content, n_classes, class_names)
+    labels, names, notes = _labels(content, logits, class_names or content.classes)
     correct, more_notes = _correct(content, losses, known=logits is not None and labels is not None)
     columns, rows = _in_order(content)
     arrays = (embeddings, logits, losses, correct)
@@ -166,7 +187,15 @@ def _check_complete(names: Sequence[str], path: Path) -> None:
     needed = "embeddings" if "embeddings" not in has else "labels" if "labels" not in has else "logits"
     outcomes = {"logits", "probabilities", "losses"} if "labels" in has else {"losses"}
     if "embeddings" not in has or not outcomes & has:
-        raise InvalidInput(f"{path} has no {needed}, expected {HOW[needed]}; it has {', '.join(names) or 'nothing'}")
+        example = EXAMPLES[path.suffix.lower()]
+        raise InvalidInput(
+            f"{path} has no {needed}, expected {HOW[needed]}; it has {_listed(names)}\nfor example: {example}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    others = f" and {len(names) - MOST_NAMES:,} others" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{others}" or "nothing"
 
 
 def _logits(content: _Content) -> Tensor | None:
@@ -199,10 +228,10 @@ def _shown(values: Tensor) -> str:
 
 
 def _labels(
-    content: _Content, n_classes: int | None, class_names: Sequence[str] | None
+    content: _Content, logits: Tensor | None, class_names: Sequence[str] | None
 ) -> tuple[Tensor | None, tuple[str, ...], tuple[str, ...]]:
     """Labels, the names of the classes, and a note where their order was taken for granted."""
-    given = tuple(class_names or ())
+    given, n_classes = tuple(class_names or ()), None if logits is None else logits.shape[1]
     if given and n_classes not in (None, len(given)):
         raise InvalidInput(f"{content.path} has {n_classes} columns of logits, class_names has {len(given)} names")
     if "labels" not in content.columns:
@@ -211,7 +240,7 @@ def _labels(
     refuse_rows(content.columns, "labels", content.path, (column.isna() | (column == "")).to_numpy(), "a class")
     values = finite_numbers(column)
     if pd.api.types.is_string_dtype(column) and np.isnan(values).any():
-        return _named_labels(content, n_classes, given)
+        return _named_labels(content, logits, given)
     wanted = n_classes or len(given) or None
     bad = ~((values >= 0) & (values % 1 == 0) & (values < (wanted or np.inf)))
     classes = "0, 1, 2 ..." if wanted is None else f"0 to {wanted - 1}, counted from 0"
@@ -224,19 +253,41 @@ def _labels(
 
 
 def _named_labels(
-    content: _Content, n_classes: int | None, given: tuple[str, ...]
+    content: _Content, logits: Tensor | None, given: tuple[str, ...]
 ) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
     column = content.columns["labels"]
     names = given or tuple(sorted(column.unique()))
-    if n_classes not in (None, len(names)):
+    if logits is not None and len(names) != logits.shape[1]:
         raise InvalidInput(
-            f"{content.path} has {n_classes} columns of logits, but {len(names)} names among the labels "
-            f"({', '.join(names[:5])}): say which column is whose with class_names=[...]"
+            f"{content.path} has {logits.shape[1]} columns of {content.outcomes}, but {len(names)} names among the "
+            f"labels ({_few(names)}): say which column is whose with class_names=[...]"
         )
     check_values(content.columns, "labels", content.path, names)
     labels = torch.tensor(column.map({name: code for code, name in enumerate(names)}).to_numpy(dtype=np.int64))
-    taken = "the columns of logits were taken for the classes in alphabetical order (class_names says otherwise)"
-    return labels, names, () if given or n_classes is None else (taken,)
+    if given or logits is None:
+        return labels, names, ()
+    _refuse_another_order(content, logits, labels, names)
+    taken = f"the columns of {content.outcomes} were taken for the classes in alphabetical order"
+    return labels, names, (f"{taken} (class_names says otherwise)",)
+
+
+def _refuse_another_order(content: _Content, logits: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+    """Raise `InvalidInput` where the columns seem to be those of other classes than the alphabet has it."""
+    n, c = logits.shape
+    counts = torch.bincount(logits.argmax(dim=1) * c + labels, minlength=c * c).reshape(c, c).numpy()  # column, class
+    _, best = linear_sum_assignment(counts, maximize=True)
+    accuracy, highest = counts.trace() / n, counts[range(c), best].sum() / n
+    if highest > accuracy + FAR:
+        order = [names[index] for index in best]
+        raise InvalidInput(
+            f"{content.path}: where the columns of {content.outcomes} are those of {_few(names)}, the alphabetical "
+            f"order, the accuracy is {accuracy:.2f}; with {_few(order)} it is {highest:.2f}: say which column is whose "
+            f"with class_names=[{','.join(order) if c <= FEW else '...'}]"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (" ..." if len(names) > FEW else "")
 
 
 def _correct(content: _Content, losses: Tensor | None, known: bool) -> tuple[Tensor | None, tuple[str, ...]]:
@@ -253,12 +304,14 @@ def _correct(content: _Content, losses: Tensor | None, known: bool) -> tuple[Ten
 
 
 def _read(path: Path) -> _Content:
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder: give the path of a file with a model's outputs")
     if not path.is_file():
         raise Absent(f"{path} is missing: give the path of a file with a model's outputs")
+    if path.suffix.lower() not in ENDINGS:
+        raise InvalidInput(f"{path} cannot be read: its name should end in .npz, .parquet or .csv")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise InvalidInput(f"{path} cannot be read: its name should end in .npz, .parquet or .csv")
     return _from_table(read_own_table(path), path)
 
 
@@ -335,20 +388,25 @@ def _two_dimensional(values: np.ndarray, name: str, n: int, path: Path) -> np.nd
 
 
 def _from_table(table: pd.DataFrame, path: Path) -> _Content:
-    wide = {}
+    wide, classes = {}, {}
     for singular, name in SINGULAR.items():
-        numbered = _numbered(table, singular, path)
-        if numbered:
-            wide[name] = np.stack([_finite(table, column, path) for column in numbered], axis=1)
-            table = table.drop(columns=numbered)
+        own = _numbered(table, singular, path)
+        if not own:
+            own = _named(table, singular)
+            classes[name] = tuple(column.removeprefix(f"{singular}_") for column in own) or None
+        if own:
+            wide[name] = np.stack([_finite(table, column, path) for column in own], axis=1)
+            table = table.drop(columns=own)
     columns = table.rename(columns=_canonical(list(table.columns), path))
     for name in [name for name in SINGULAR.values() if name in columns]:
         if name in wide:
             raise InvalidInput(f"{path} has {name} in one column and in numbered ones: remove one of them")
         wide[name] = _unpacked(columns, name, path)
         columns = columns.drop(columns=name)
+    columns = columns.loc[:, ~columns.columns.str.fullmatch(UNNAMED)]
     _check_complete([*wide, *columns], path)
-    return _Content(path, columns, wide)
+    content = _Content(path, columns, wide)
+    return replace(content, classes=classes.get(content.outcomes))
 
 
 def _numbered(table: pd.DataFrame, singular: str, path: Path) -> list[str]:
@@ -362,6 +420,16 @@ def _numbered(table: pd.DataFrame, singular: str, path: Path) -> list[str]:
     if gap is not None:
         raise InvalidInput(f"{path} has no column {singular}_{gap}, but {singular}_{max(numbers)}: count from 0")
     return [numbers[number] for number in range(len(numbers))]
+
+
+def _named(table: pd.DataFrame, singular: str) -> list[str]:
+    """Columns like probability_cat, probability_dog ..., in their order, if there is one for every name of a label."""
+    labels = next((name for name in ("label", "labels") if name in table), None)
+    if labels is None or singular == "embedding":
+        return []
+    own = [name for name in table if name.startswith(f"{singular}_")]
+    wanted = {f"{singular}_{label}" for label in table[labels].astype(str).unique()}
+    return own if len(own) > 1 and wanted <= set(own) else []
 
 
 def _finite(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
@@ -379,7 +447,10 @@ def _unpacked(table: pd.DataFrame, name: str, path: Path) -> np.ndarray:
     bad = np.array([row is None or len(row) != width or not width for row in rows])
     if bad.any():
         shown = table[[name]].map(lambda value: " ".join(str(value)[:SHOWN].split()))  # a list may be long
-        refuse_rows(shown, name, path, bad, f"a list of {width} numbers")
+        some = "numbers" if bad.all() else f"{width} numbers"
+        refuse_rows(
+            shown, name, path, bad, f"a list of {some}, as [0.5, -1.2] (of an array, x.tolist() makes such lists)"
+        )
     return np.stack(rows)
 
 

@@ -59,9 +59,19 @@ def finite_numbers(column: pd.Series) -> np.ndarray:
     """
     if holds_dates(column):  # pandas would count nanoseconds
         return np.full(len(column), np.nan)
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    values = _parsed(column)
     values[~np.isfinite(values)] = np.nan
     return values
+
+
+def _parsed(column: pd.Series) -> np.ndarray:
+    """Array, shape (n,), float64; NaN where there is no number."""
+    if isinstance(column.dtype, pd.StringDtype):
+        try:  # five times as fast, where all of them are plain numbers
+            return np.array(pa.array(column, from_pandas=True).cast(pa.float64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowException:
+            pass
+    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
 
 def holds_dates(column: pd.Series) -> bool:

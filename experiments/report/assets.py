@@ -48,7 +48,7 @@ class Assets:
         if key not in self._known:
             try:
                 self._known[key] = self.add(*_thumbnail(read()))
-            except (ValueError, OSError):  # InvalidInput is one: others may well be readable
+            except Exception:  # of whosever loader: other pictures may well be readable
                 self._known[key] = None
         return self._known[key]
 

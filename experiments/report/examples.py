@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,13 @@ class Gallery:
     def __init__(self, run: FinishedRun, assets: Assets) -> None:
         self.run, self.assets = run, assets
         self._readers: dict[str, Callable[[str], Image.Image] | None] = {}
-        self.reasons: dict[str, str] = {}  # why there are no pictures of a split
+        self._made: dict[str, dict[str, str | None]] = {}
+        self.reasons: dict[str, str] = {}  # why pictures of a split are missing
+
+    @cached_property
+    def opponents(self) -> pd.DataFrame:
+        """As `FinishedRun.opponents`, read once."""
+        return self.run.opponents
 
     def pictures(self, split: str, ids: Sequence[str]) -> dict[str, str]:
         """The addresses of thumbnails, by id, of those that can be read."""
@@ -84,11 +90,13 @@ class Gallery:
         if reader is None:
             return {}
         data = self.run.definition["fingerprint"]
-        made = {i: self.assets.thumbnail((data, split, i), partial(reader, i)) for i in ids}
+        made = self._made.setdefault(split, {})
+        made |= {i: self.assets.thumbnail((data, split, i), partial(reader, i)) for i in ids}
         unread = [i for i, address in made.items() if address is None]
         if unread:
-            self.reasons[split] = f"{len(unread)} of {len(made)} pictures cannot be read, {unread[0]} among them"
-        return {i: address for i, address in made.items() if address is not None}
+            first = name_of(unread[0])
+            self.reasons[split] = f"{len(unread)} of {len(made)} pictures cannot be read, {first} among them"
+        return {i: address for i in ids if (address := made[i]) is not None}
 
     def _reader(self, split: str) -> Callable[[str], Image.Image] | None:
         if split not in self._readers:
@@ -105,25 +113,31 @@ class Gallery:
     ) -> tuple[list[Shown], list[Shown]]:
         """The strongest members of a slice, and those of the largest losses among the other wrong ones."""
         ranked = found.ranked(index)
-        has_pictures, has_texts = self._reader(found.split) is not None, bool(texts_in(ranked))
+        has_pictures, has_texts = self._reader(found.split) is not None, bool(found.texts)
         n = PICTURES if has_pictures else TEXTS if has_texts else ROWS
         others = ranked.iloc[n:]
         worst = others[~others["correct"].astype(bool)].sort_values("loss", ascending=False, kind="stable").head(n)
         columns = [] if has_pictures or has_texts else columns_of(found.examples, told)
         strongest, more = (
-            shown_rows(part, self.pictures(found.split, list(part["id"])), texts_in(part), words.marked, columns)
+            shown_rows(
+                part,
+                self.pictures(found.split, list(part["id"])),
+                [found.texts[row] for row in part.index] if has_texts else (),
+                words.marked,
+                columns,
+            )
             for part in (ranked.head(n), worst)
         )
         return strongest, more
 
-    def of_training(self, split: str, influences: pd.Series) -> list[Shown]:
-        """Training examples with their influence, which is indexed by their ids."""
+    def of_training(self, problem: str, split: str, influences: pd.Series) -> list[Shown]:
+        """Training examples of a problem with their influence, which is indexed by their ids."""
         images = self.pictures(split, list(influences.index))
         try:
-            known = examples_of(self.run, split).reindex(influences.index)
+            known = examples_of(self.run, split, problem).reindex(influences.index)
         except (InvalidInput, OSError):
-            known = pd.DataFrame({"label": None, "text": None}, index=influences.index)
-        texts = known["text"].fillna("").astype(str)
+            known = pd.DataFrame({"label": None}, index=influences.index)
+        texts = texts_in(known) or ("",) * len(known)
         rows = zip(known.index, known["label"], texts, influences, strict=True)
         return [
             Shown(
@@ -175,7 +189,7 @@ def columns_of(examples: pd.DataFrame, told: Sequence[Trait]) -> list[str]:
 
 def words_of(found: FoundIn, index: int) -> Words:
     """The words that a slice has more often than the whole split; none where examples have no texts."""
-    texts, member = texts_in(found.examples), found.members[:, index - 1]
+    texts, member = found.texts, found.members[:, index - 1]
     if not texts or not member.any():
         return Words([])
     ratios = token_ratios(texts, member, member.astype(np.float64), smoothing=1.0)

@@ -114,12 +114,12 @@ def overview(
         lines=[_line(run, title, heads, page) for run, title, page in runs],
         missing=not_collected(results),
         commits=sorted({commit_of(run.content) for run in done}),
-        devices=sorted({str(run.content.get("device")) for run in done}),
+        devices=sorted({str(run.content.get("device", "unknown")) for run in done}),
     )
 
 
 def _boards(done: Sequence[Run]) -> list[Board]:
-    _, report = gathered(done)
+    _, report = gathered(done, measures=PRINTED)
     return [_board(setting, report) for setting, _ in ranked_settings(report.board)]
 
 
@@ -159,7 +159,7 @@ def _compared(folder: Path, assets: Assets) -> list[Compared]:
 def _pictures(one: Analysed, assets: Assets) -> list[tuple[str, str]]:
     """The addresses of all pictures that are there, with what they show."""
     folder, drawn = one.folder / ANALYSIS, one.summary["pictures"]
-    paths = [(folder / f"{picture['file']}.png", str(picture["caption"])) for picture in drawn]
+    paths = [(folder / f"{Path(picture['file']).name}.png", str(picture["caption"])) for picture in drawn]
     return [(assets.add(path.read_bytes(), "png"), caption) for path, caption in paths if path.is_file()]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+@lru_cache(maxsize=1)  # it keeps the templates that are compiled
 def _environment() -> Environment:
     """Everything that a template writes is escaped, and free of what cannot be written."""
     style, script = STYLE.read_text(), SCRIPT.read_text()

@@ -14,7 +14,7 @@ from experiments.analysing import RECORD
 from experiments.console import progress_bars, say
 from experiments.files import write_text
 from experiments.finished import FinishedRun, titles
-from experiments.report.assets import Assets
+from experiments.report.assets import FOLDER, Assets
 from experiments.report.overview import Overview, overview
 from experiments.report.rendering import MARK, render
 from experiments.report.run_page import RunPage, run_page
@@ -24,6 +24,7 @@ from methods.progress import progress
 
 NAME = "report"
 PROBLEMS = 3  # of a run that are shown in detail
+PAGE = re.compile(r"index\.html|run-\d{3,}-[a-z0-9-]*\.html")  # what files of a report are called
 MANY = 12  # runs; of more than these, one problem each
 
 
@@ -116,16 +117,19 @@ def _finished(results: Results, folder: Path) -> list[FinishedRun]:
 
 def _refuse_others(out: Path, inline: bool) -> None:
     """A folder, or a file, of the user's is never overwritten."""
-    if not out.exists():
+    there = "is there already, and is no report of ours: choose another place with --output"
+    if inline or not out.is_dir():
+        if out.exists() and not _is_ours(out):
+            raise InvalidInput(f"{out} {there}")
         return
-    page = out if inline else out / "index.html"
-    if inline != out.is_file() or (any(out.iterdir()) if out.is_dir() else True):
-        try:
-            is_ours = page.is_file() and MARK in page.read_text(errors="replace")[:4_000]
-        except OSError:
-            is_ours = False
+    for path in sorted(out.iterdir()):
+        is_ours = path.name == FOLDER if path.is_dir() else PAGE.fullmatch(path.name) and _is_ours(path)
         if not is_ours:
-            raise InvalidInput(f"{out} is there already, and is no report of ours: choose another place with --output")
+            raise InvalidInput(f"{path} {there}")
+
+
+def _is_ours(page: Path) -> bool:
+    return page.is_file() and MARK in page.read_text(errors="replace")[:4_000]
 
 
 def _replace(out: Path, made: Path) -> None:
@@ -139,7 +143,7 @@ def _replace(out: Path, made: Path) -> None:
 def _contents(asked: _Asked, assets: Assets, addresses: Sequence[str]) -> tuple[Overview, list[RunPage]]:
     runs, named = asked.runs, titles(asked.runs)
     steps = progress(range(len(runs)), "runs", total=len(runs))
-    pages = [run_page(runs[index], named[index], assets, asked.n_problems) for index in steps]
+    pages = [run_page(runs[index], f"run-{index + 1}", named[index], assets, asked.n_problems) for index in steps]
     links = addresses if len(runs) > 1 else [None]
     first = overview(asked.title, asked.folder, asked.results, list(zip(runs, named, links, strict=True)), assets)
     return first, pages

@@ -79,6 +79,8 @@ class RunPage:
 
     Parameters
     ----------
+    id : str
+        What addresses of its slices begin with.
     title : str
     facts, work : list of (str, str)
         What was run, and how it was made: names and values.
@@ -93,6 +95,7 @@ class RunPage:
     problems : list of ProblemSection
     """
 
+    id: str
     title: str
     facts: list[tuple[str, str]]
     work: list[tuple[str, str]]
@@ -103,12 +106,13 @@ class RunPage:
     problems: list[ProblemSection]
 
 
-def run_page(run: FinishedRun, title: str, assets: Assets, n_problems: int) -> RunPage:
+def run_page(run: FinishedRun, name: str, title: str, assets: Assets, n_problems: int) -> RunPage:
     """All about a run, with at most so many of its problems in detail."""
     gallery, rows = Gallery(run, assets), _rows(run)
     problems = [_problem(FoundProblem(run, name), why, gallery) for name, why in _chosen(rows, n_problems)]
     evaluated = run.definition["evaluation"]
     return RunPage(
+        id=name,
         title=title,
         facts=_facts(run),
         work=_work(run),
@@ -145,20 +149,19 @@ def _rows(run: FinishedRun) -> list[ProblemRow]:
 def _of_measure(scores: pd.DataFrame, protocol: str, metric: str, k: int | None) -> dict[str, float]:
     same_k = scores["k"].isna() if k is None else (scores["k"] == k).fillna(False)
     own = scores[(scores["protocol"] == protocol) & (scores["metric"] == metric) & same_k]
-    return own.groupby("problem")["value"].mean().to_dict()
+    return own.groupby("problem")["value"].mean().dropna().to_dict()
 
 
 def _chosen(rows: Sequence[ProblemRow], n: int) -> list[tuple[str, str]]:
-    """The problems that are shown, and why: those of the lowest, the middle and the highest score."""
+    """The problems that are shown, and why: from the lowest to the highest score, at even distances."""
     found = [row for row in rows if row.refused is None]
     scored = sorted((row for row in found if row.scores[0] is not None), key=_rank)
     if len(found) <= 1 or not scored:
         return [(row.name, "") for row in found[:n]]
     last, measure = len(scored) - 1, measure_name(PRINTED[0])
-    places = {0: "lowest", last: "highest", last // 2: "middle"}
-    order = [place for place in (0, last // 2, last) if place in places][:n]
-    told = {place: f"the {places[place]} {measure} of {len(scored)} problems" for place in order}
-    return [(scored[place].name, why) for place, why in told.items()]
+    places = dict.fromkeys(last * step // max(n - 1, 1) for step in range(n))
+    names = {place: f"lowest but {place}" for place in places} | {last // 2: "middle", last: "highest", 0: "lowest"}
+    return [(scored[place].name, f"the {names[place]} {measure} of {len(scored)} problems") for place in places]
 
 
 def _rank(row: ProblemRow) -> tuple[Any, ...]:
@@ -199,11 +202,12 @@ def _facts(run: FinishedRun) -> list[tuple[str, str]]:
 def _work(run: FinishedRun) -> list[tuple[str, str]]:
     """How it was made."""
     content = run.content
+    device, threads = (content.get(name, "unknown") for name in ("device", "threads"))  # to old runs
     stages = {stage: taken for stage, taken in content["seconds"].items() if ": " not in stage and taken >= 0.05}
     spent = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in stages.items())
     return [
         ("seeds", ", ".join(f"{name} {seed}" for name, seed in run.definition["seeds"].items())),
-        ("work", f"{spent or 'nothing that takes time'}; on {content['device']}, threads: {content['threads']}"),
+        ("work", f"{spent or 'nothing that takes time'}; on {device}, threads: {threads}"),
         ("code", commit_of(content)),
         ("folder", run.folder.name),
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.describing.makeup import Trait, traits
-from experiments.describing.problems import FoundIn, FoundProblem, numbers_on
+from experiments.describing.problems import FoundIn, FoundProblem
 from experiments.report.examples import OPPONENTS, Gallery, Shown, Words, columns_of, words_of
 from experiments.report.words import name_of
 
@@ -171,20 +171,19 @@ def _classes(found: FoundIn, member: np.ndarray) -> list[ClassShare]:
 
 
 def _halves(problem: FoundProblem, index: int) -> list[Half]:
-    if problem.fitted is None:
+    found_in = problem.fitted_numbers
+    if found_in is None or index not in found_in.index:
         return []
-    found_in = numbers_on(problem.fitted)
-    shown_on = problem.numbers.loc[index].to_dict()
-    of_fitted = found_in.loc[index].to_dict() if index in found_in.index else {}
-    return [Half("where it was found", of_fitted), Half("held out", shown_on)] if of_fitted else []
+    halves = {"where it was found": found_in, "held out": problem.numbers}
+    return [Half(name, numbers.loc[index].to_dict()) for name, numbers in halves.items()]
 
 
 def _training(problem: FoundProblem, index: int, gallery: Gallery, sign: int) -> list[Shown]:
-    table = gallery.run.opponents
+    table = gallery.opponents
     own = table[(table["problem"] == problem.name) & (table["slice"] == index - 1) & (table["sign"] == sign)]
     if own.empty:
         return []
     top = own.sort_values("rank").head(OPPONENTS)
     split = str(gallery.run.definition["evaluation"]["opponents_from"])
     influences: Any = pd.Series(top["influence"].to_numpy(float), index=top["example_id"])
-    return gallery.of_training(split, influences)
+    return gallery.of_training(problem.name, split, influences)

@@ -1,8 +1,9 @@
-"""Analysed experiments with contents that a test chooses, as `slicebench run experiment=...` would have left them."""
+"""Finished runs and analysed experiments with contents that a test chooses, as the pipeline would have left them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,21 @@ from PIL import Image
 
 from experiments.analysing import COLUMNS
 from experiments.files import write_json, write_parquet
+from experiments.finished import FinishedRun
+from tests.experiments.run_folders import write_run
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Callable[..., FinishedRun]:
+    """Make a finished run, see `tests.experiments.run_folders.write_run`; no two of a test have the same seed."""
+    numbers = count()
+
+    def make(*contents: Any, definition: Mapping[str, Any] | None = None, **options: Any) -> FinishedRun:
+        given = dict(definition or {})
+        seeds = {"method": next(numbers), **given.pop("seeds", {})}
+        return write_run(tmp_path / "runs", *contents, definition={**given, "seeds": seeds}, **options)
+
+    return make
 
 
 @pytest.fixture

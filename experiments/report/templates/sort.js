@@ -15,8 +15,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const key = (row) => {
-        const cell = row.cells[column];
-        return cell.dataset.sort ?? cell.textContent.trim();
+        const cell = row.cells[column]; // a problem that was refused has fewer
+        return cell ? (cell.dataset.sort ?? cell.textContent.trim()) : "";
       };
       const compare = (a, b) => {
         const [x, y] = [key(a), key(b)];

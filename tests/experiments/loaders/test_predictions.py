@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from experiments.loaders.predictions import Predictions
+from experiments.reading.outputs_file import EXAMPLES
 from experiments.reading.sources import Absent
 from methods.contract import InvalidInput
 
@@ -97,14 +99,35 @@ def test_a_single_column_is_that_of_class_1(tmp_path, shape):
 
 
 def test_names_of_labels_are_classes_in_alphabetical_order_unless_said_otherwise(tmp_path):
-    names = np.array(["cat", "ant", "bee"])[LABELS]
-    path = npz(tmp_path, **without("labels"), labels=names)
-    dataset = loaded(path)
+    dataset = loaded(npz(tmp_path, **without("labels"), labels=np.array(["ant", "bee", "cat"])[LABELS]))
     assert dataset.class_names == ("ant", "bee", "cat")
-    assert "alphabetical order" in dataset.notes[0]
+    assert "columns of logits were taken for the classes in alphabetical order" in dataset.notes[0]
+    path = npz(tmp_path, **without("labels"), labels=np.array(["cat", "ant", "bee"])[LABELS])
     said = loaded(path, class_names=("cat", "ant", "bee"))
     assert said.split("test").labels.tolist() == LABELS[::-1].tolist()
     assert said.notes == ()
+
+
+def test_an_order_by_which_the_model_were_worse_than_by_another_is_not_taken_for_granted(tmp_path):
+    path = npz(tmp_path, **without("labels"), labels=np.array(["cat", "ant", "bee"])[LABELS])
+    with pytest.raises(InvalidInput, match=r"accuracy is 0\.17; with cat, ant, bee it is 0\.83: .*=\[cat,ant,bee\]"):
+        loaded(path)
+    assert loaded(path, class_names=("ant", "bee", "cat")).notes == ()  # said is said
+
+
+def test_columns_called_by_the_classes_are_theirs_in_any_order(tmp_path):
+    names, order = np.array(["cat", "ant", "bee"]), [2, 0, 1]
+    columns = {f"probability_{names[c]}": np.exp(LOGITS[:, c]) for c in order}
+    dataset = loaded(csv(tmp_path, frame(label=names[LABELS], **columns, other=1)))
+    assert dataset.class_names == ("bee", "cat", "ant")
+    assert dataset.notes == ()
+    test = dataset.split("test")
+    assert np.allclose(test.examples.logits, LOGITS[:, order], atol=1e-6)
+    assert [dataset.class_names[label] for label in test.labels] == names[LABELS].tolist()
+    assert list(test.attributes) == ["other"]
+    few = {name: values for name, values in columns.items() if name != "probability_bee"}
+    with pytest.raises(InvalidInput, match="has no logits"):  # attributes may be called so, too
+        loaded(csv(tmp_path, frame(label=names[LABELS], **few)))
 
 
 def test_losses_alone_will_do_and_say_what_was_taken_for_right(tmp_path):
@@ -128,6 +151,61 @@ def test_a_column_of_splits_is_followed(tmp_path):
     assert dataset.split("validation").example_ids == ("b", "d", "f")
     assert dataset.split("validation").examples.embeddings[:, 0].tolist() == [8.0, 4.0, 0.0]
     assert dataset.split("test").labels.tolist() == [0, 1, 1]
+
+
+def test_a_share_is_held_out_by_seed_where_the_file_does_not_say_which(tmp_path):
+    path = npz(tmp_path, **ALL)
+    dataset = loaded(path, held_out=0.5)
+    halves = {name: set(split.example_ids) for name, split in dataset.splits.items()}
+    assert {name: len(ids) for name, ids in halves.items()} == {"validation": 3, "test": 3}
+    assert halves["validation"] | halves["test"] == set(IDS)
+    assert loaded(path, held_out=0.5).fingerprint == dataset.fingerprint
+    others = [Predictions(path, held_out=0.5).load(tmp_path, seed).fingerprint for seed in range(1, 4)]
+    assert set(others) != {dataset.fingerprint}
+    for split in dataset.splits.values():  # rows belong together
+        rows = [IDS.tolist().index(one) for one in split.example_ids]
+        assert np.allclose(split.examples.embeddings, EMBEDDINGS[rows])
+        assert split.labels.tolist() == LABELS[rows].tolist()
+
+
+def test_a_column_of_splits_counts_more_than_a_share(tmp_path):
+    dataset = loaded(npz(tmp_path, **ALL, split=np.array(["train", "test"] * 3)), held_out=0.5)
+    assert {name: split.example_ids for name, split in dataset.splits.items()} == {
+        "train": ("b", "d", "f"),
+        "test": ("a", "c", "e"),
+    }
+
+
+def test_pictures_and_texts_are_shown_and_no_attributes(tmp_path):
+    for row in range(N - 1):
+        Image.new("RGB", (2, 2), (row, 0, 0)).save(tmp_path / f"{row}.png")
+    texts = [f"text {row}" for row in range(N)]
+    table = frame(loss=1.0, id=IDS, image=[f"{row}.png" for row in range(N)], text=texts, age=7)
+    dataset = loaded(csv(tmp_path, table), held_out=0.5)
+    shown = {}
+    for split in dataset.splits.values():
+        assert list(split.attributes) == ["age"]
+        shown |= dict(zip(split.example_ids, zip(split.paths, split.texts, strict=True), strict=True))
+    assert shown == {i: (f"{row}.png", f"text {row}") for row, i in enumerate(IDS)}
+    last = dataset.split("test" if "b" in dataset.split("test").example_ids else "validation")
+    assert last.pictures[last.example_ids.index("b")].getpixel((0, 0)) == (4, 0, 0)
+    missing = tmp_path / "5.png"
+    assert f"1 of 6 images are not there (the first: {missing})" in dataset.notes
+
+
+def test_what_is_shown_may_be_missing_in_some_rows_and_changes_the_fingerprint(tmp_path):
+    texts = [{"text": ["a", "", "c", "d", "e", "f"]}, {"text": ["a", "b", "c", "d", "e", "f"]}, {}]
+    made = [loaded(csv(tmp_path, frame(loss=1.0, **columns))) for columns in texts]
+    assert made[0].split("test").texts == ("a", "", "c", "d", "e", "f")
+    assert made[2].split("test").texts is None
+    assert len({dataset.fingerprint for dataset in made}) == 3
+    nothing = loaded(csv(tmp_path, frame(loss=1.0, image="")))
+    assert not [note for note in nothing.notes if "images" in note]
+
+
+def test_an_index_without_a_name_is_no_attribute(tmp_path):
+    frame(loss=1.0, age=7).to_csv(tmp_path / "outputs.csv")  # as pandas writes it unless it is told not to
+    assert list(loaded(tmp_path / "outputs.csv").split("test").attributes) == ["age"]
 
 
 def test_what_is_no_attribute_is_said_to_be_left_out(tmp_path):
@@ -205,9 +283,13 @@ def test_what_is_no_probability_is_refused_with_its_row(tmp_path, row, shown):
         ({"label": LABELS, "logit_0": 1.0, "logit_2": 1.0}, "no column logit_1, but logit_2"),
         ({"loss": 1.0, "embedding": "[1]"}, "embeddings in one column and in numbered ones"),
         ({"label": LABELS, "logits": ["[1, 2]"] * 5 + ["[1]"]}, r"line 7: logits is '\[1\]', expected a list of 2"),
+        (
+            {"loss": 1.0, "probabilities": "[0.5 0.5]", "label": 0},
+            r"is '\[0.5 0.5\]', .*x.tolist\(\) makes",
+        ),
         ({"label": [*LABELS[:5], ""], "loss": 1.0}, "line 7: labels is ''"),
         ({"loss": 1.0, "embedding_01": 7.0}, "has both embedding_1 and embedding_01, which have one number"),
-        ({"label": LABELS, "logits": "[" * 100_000}, r"line 2: logits is '\[{60}', expected a list of 1 numbers"),
+        ({"label": LABELS, "logits": "[" * 100_000}, r"line 2: logits is '\[{60}', expected a list of numbers, as"),
         ({"loss": 1.0, "embedding_1": ["1", "x", "1", "1", "1", "1"]}, "line 3: embedding_1 is 'x'"),
     ],
 )
@@ -226,7 +308,7 @@ def test_a_name_that_stands_twice_in_the_header_is_refused(tmp_path):
 @pytest.mark.parametrize("empty", [None, []])
 def test_a_row_without_a_list_is_the_one_that_is_named(tmp_path, empty):
     pd.DataFrame({"embedding": [empty, *EMBEDDINGS[1:]], "loss": 1.0}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(InvalidInput, match=r"row 0: embeddings is '.*', expected a list of 2 numbers$"):
+    with pytest.raises(InvalidInput, match=r"row 0: embeddings is '.*', expected a list of 2 numbers, as"):
         loaded(tmp_path / "a.parquet")
 
 
@@ -279,7 +361,7 @@ def test_a_name_that_is_not_among_the_class_names_is_refused(tmp_path):
     [
         ("a.npz", b"", "is no npz file"),
         ("a.npz", b"\x80\x04K\x01.", "is no npz file"),
-        ("a.pkl", b"", "should end in .npz, .parquet or .csv"),
+        ("a.PKL", b"", "should end in .npz, .parquet or .csv"),
         ("a.csv", b"", "cannot be read as a table"),
         ("a.csv", b"\xff\xfe\x00", "cannot be read as a table"),
         ("a.parquet", b"PAR1", "cannot be read as parquet"),
@@ -307,6 +389,39 @@ def test_a_file_with_other_bytes_inside_is_refused(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(InvalidInput, match=r"outputs\.npz"):
         loaded(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("a.npz", 'numpy.savez("FILE.npz", id=ids, embeddings=x'),
+        ("a.csv", "a file that begins with these two lines:\n  id,label,embedding_0"),
+        ("a.parquet", 'pandas.DataFrame({"id": ids, "label": y'),
+    ],
+)
+def test_what_is_missing_is_said_with_an_example_and_without_a_thousand_names(tmp_path, name, example):
+    table = pd.DataFrame({f"e{column}": np.ones(2) for column in range(512)})
+    path = tmp_path / name
+    write = {".npz": lambda: np.savez(path, **table), ".csv": lambda: table.to_csv(path, index=False)}
+    write.get(path.suffix, lambda: table.to_parquet(path))()
+    with pytest.raises(InvalidInput) as told:
+        loaded(path)
+    assert "has no embeddings" in str(told.value)
+    assert "it has e0, e1, " in str(told.value)
+    assert "e19 and 492 others\nfor example: " in str(told.value)
+    assert example in str(told.value)
+
+
+def test_the_example_is_one(tmp_path):
+    lines = [line.strip() for line in EXAMPLES[".csv"].splitlines()[1:]]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, lines[1].replace("cat.png", "b")]))
+    assert loaded(tmp_path / "a.csv").split("test").example_ids == ("b", "cat.png")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(InvalidInput, match=r"a\.csv is a folder: give the path of a file"):
+        loaded(tmp_path / "a.csv")
 
 
 def test_a_file_that_is_not_there_is_absent(tmp_path):
