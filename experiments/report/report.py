@@ -24,7 +24,8 @@ from methods.progress import progress
 
 NAME = "report"
 PROBLEMS = 3  # of a run that are shown in detail
-PAGE = re.compile(r"index\.html|run-\d{3,}-[a-z0-9-]*\.html")  # what files of a report are called
+# what files of a report are called
+FILE = re.compile(rf"index\.html|run-\d{{3,}}-[a-z0-9-]*\.html|{FOLDER}/[0-9a-f]{{20}}\.(png|jpg)")
 MANY = 12  # runs; of more than these, one problem each
 
 
@@ -116,16 +117,15 @@ def _finished(results: Results, folder: Path) -> list[FinishedRun]:
 
 
 def _refuse_others(out: Path, inline: bool) -> None:
-    """A folder, or a file, of the user's is never overwritten."""
-    there = "is there already, and is no report of ours: choose another place with --output"
-    if inline or not out.is_dir():
-        if out.exists() and not _is_ours(out):
-            raise InvalidInput(f"{out} {there}")
+    """A folder, or a file, of the user's is never overwritten, nor one that was put beside the pages of a report."""
+    if not out.exists() or (not inline and out.is_dir() and not any(out.iterdir())):
         return
-    for path in sorted(out.iterdir()):
-        is_ours = path.name == FOLDER if path.is_dir() else PAGE.fullmatch(path.name) and _is_ours(path)
-        if not is_ours:
-            raise InvalidInput(f"{path} {there}")
+    files = (path for path in out.rglob("*") if path.is_file())  # none below a file
+    other = next((path for path in files if not FILE.fullmatch(path.relative_to(out).as_posix())), None)
+    if other or not _is_ours(out if inline else out / "index.html"):
+        raise InvalidInput(
+            f"{other or out} is there already, and no report of ours: choose another place with --output"
+        )
 
 
 def _is_ours(page: Path) -> bool:

@@ -20,7 +20,8 @@ from experiments.runs import COLUMNS
 from methods.contract import ModelOutputs, Slices
 
 DEFINITION: dict[str, Any] = {
-    **{name: {} for name in ("dataset", "embedding", "method", "corruption")},
+    **{name: {} for name in ("embedding", "method", "corruption")},
+    "dataset": {"_target_": "nowhere.Loader"},
     "model": {"_target_": "experiments.models.resnet.ResNet"},
     "evaluation": {"score_split": "test", "fit_split": "test", "confidence": 0.95, "resamples": 100},
     "seeds": {"split": 0, "training": 0, "corruption": 0, "method": 0},

@@ -11,26 +11,23 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...words);
     head.prepend(button);
     button.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") === "descending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const key = (row) => {
+      const value = (row) => {
         const cell = row.cells[column]; // a problem that was refused has fewer
         return cell ? (cell.dataset.sort ?? cell.textContent.trim()) : "";
       };
-      const compare = (a, b) => {
-        const [x, y] = [key(a), key(b)];
-        const [p, q] = [x === "" ? NaN : Number(x), y === "" ? NaN : Number(y)];
-        if (Number.isNaN(p) && Number.isNaN(q)) return x.localeCompare(y);
-        if (Number.isNaN(p) || Number.isNaN(q)) return 0;
-        return p - q;
-      };
-      const last = (row) => Number.isNaN(Number(key(row) === "" ? NaN : key(row)));
-      const numeric = [...body.rows].some((row) => !last(row));
-      const rows = [...body.rows].sort((a, b) => {
-        if (numeric && last(a) !== last(b)) return last(a) ? 1 : -1; // what has no number stays below
+      const number = (row) => (value(row) === "" ? NaN : Number(value(row)));
+      const rows = [...body.rows];
+      const numeric = rows.some((row) => !Number.isNaN(number(row)));
+      const missing = (row) => numeric && Number.isNaN(number(row)); // stays below
+      const compare = (a, b) => (numeric ? number(a) - number(b) : value(a).localeCompare(value(b)));
+      const before = head.getAttribute("aria-sort");
+      const up = before ? before === "descending" : !numeric; // the largest first, or from A to Z
+      rows.sort((a, b) => {
+        if (missing(a) || missing(b)) return missing(a) - missing(b);
         return up ? compare(a, b) : compare(b, a);
       });
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
       body.append(...rows);
     });
   });
