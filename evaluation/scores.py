@@ -17,7 +17,7 @@ from evaluation.statistics import slice_statistics
 from methods.contract import InvalidInput, ModelOutputs, Slices
 
 Measured: TypeAlias = tuple[str, int | None, float]  # metric, k or None, value
-VERSION = 2  # raised when a score changes: runs of different versions are never mixed
+VERSION = 3  # raised when a score changes: runs of different versions are never mixed
 
 
 def score(

@@ -155,7 +155,7 @@ def titles(runs: list[FinishedRun]) -> list[str]:
 
 
 def _told_apart(runs: list[FinishedRun], name: str) -> list[str]:
-    """Of one name of each run, the words that not all of them have."""
+    """Of one name of each run, the words that not all of them have; `none` says nothing."""
     words = [run.identity[name].split(" ") for run in runs]
     common = set.intersection(*map(set, words)) if len(runs) > 1 else set(words[0])
-    return [" ".join(word for word in of_run if word not in common) for of_run in words]
+    return [" ".join(word for word in of_run if word not in {*common, "none"}) for of_run in words]

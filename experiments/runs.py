@@ -271,7 +271,7 @@ def commit_of(content: Mapping[str, Any]) -> str:
     git = content.get("git") or {}
     if not git.get("commit"):
         return "unknown"
-    return f"{str(git['commit'])[:12]}{' and changes' if git.get('dirty') else ''}"
+    return f"{str(git['commit'])[:12]}{' with uncommitted changes' if git.get('dirty') else ''}"
 
 
 def check_unchanged(run: Run) -> None:

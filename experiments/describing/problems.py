@@ -93,6 +93,12 @@ class FoundProblem:
         """The same of the half that the method was fitted on, where that is another one and its slices were kept."""
         return None if self.fitted is None else numbers_on(self.fitted)
 
+    @property
+    def n_relabelled(self) -> int:
+        """How many examples of the scored half have another label here than in the data."""
+        own = self.run.table("relabelled", self.name)
+        return int(own["example_id"].isin(self.scored.examples["id"]).sum()) if len(own) else 0
+
     @cached_property
     def truth(self) -> np.ndarray | None:
         """The true slices of the scored half: (n, g) bool; None where there are none, or an older run kept none."""

@@ -27,12 +27,19 @@ def map_picture(found: FoundIn) -> bytes | None:
     if not np.isfinite(places).all() or np.ptp(places, axis=0).max() == 0:
         return None
     correct = found.examples["correct"].to_numpy(bool)
-    size, slice_size = (float(np.clip(many / len(places), 3, most)) for many, most in ((4_000, 16), (30_000, 30)))
+    size, slice_size = (float(np.clip(many / len(places), 3, most)) for many, most in ((4_000, 16), (50_000, 30)))
     with drawing(5.2, 4.4) as (figure, (axes,)):
-        for chosen, shade, name in ((correct, "#d4d4d4", "right"), (~correct, "#7a7a7a", "wrong")):
+        for chosen, shade, name in ((correct, "#bdbdbd", "right"), (~correct, "#4d4d4d", "wrong")):
             axes.scatter(*places[chosen].T, s=size, c=shade, lw=0, label=name)
         for index, (member, (shade, shape)) in enumerate(zip(found.members.T, LOOKS, strict=False), start=1):
-            look = {"s": slice_size, "facecolors": "none", "edgecolors": shade, "marker": shape, "lw": 0.8}
+            look = {
+                "s": slice_size,
+                "facecolors": "none",
+                "edgecolors": shade,
+                "marker": shape,
+                "lw": 0.7,
+                "alpha": 0.85,
+            }
             axes.scatter(*places[member].T, label=f"slice {index}", **look)
         axes.set(xticks=[], yticks=[], xlabel="first principal component", ylabel="second")
         axes.grid(visible=False)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from experiments.analysing import ANALYSIS, RECORD
@@ -58,12 +59,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Line:
-    """One run in the table of runs; its names are those that not all runs share."""
+    """One run in the table of runs; its names are those that not all runs share, its gap is the largest of a slice."""
 
     title: str
     names: tuple[str, ...]
     n_problems: int
     n_refused: int
+    n_slices: int
+    gap: float
     seconds: float
     page: str | None
 
@@ -96,6 +99,11 @@ class Overview:
     missing: list[str]
     commits: list[str]
     devices: list[str]
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether any run has more than one."""
+        return any(line.n_problems > 1 for line in self.lines)
 
 
 def overview(
@@ -152,7 +160,9 @@ def _compared(folder: Path, assets: Assets) -> list[Compared]:
             continue
         rows = [cells(row) for row in rows_of(one.comparison)]
         title = f"{one.name}, scale {one.summary['scale']}"
-        found.append(Compared(title, HEADER, rows, one.reasons, _pictures(one, assets)))
+        kept = [at for at in range(len(HEADER)) if any(row[at] for row in rows)]  # mostly there is no note
+        header, *rows = (tuple(row[at] for at in kept) for row in [HEADER, *rows])
+        found.append(Compared(title, header, rows, one.reasons, _pictures(one, assets)))
     return found
 
 
@@ -166,4 +176,7 @@ def _pictures(one: Analysed, assets: Assets) -> list[tuple[str, str]]:
 def _line(run: FinishedRun, title: str, heads: Sequence[str], page: str | None) -> Line:
     spent = sum(value for stage, value in run.content["seconds"].items() if ": " not in stage)
     n_refused = int((run.scores["metric"] == "refused").sum())
-    return Line(title, tuple(run.identity[name] for name in heads), len(run.problems), n_refused, spent, page)
+    names = tuple(run.identity[name] for name in heads)
+    own = run.scores[run.scores["protocol"].isna()].groupby("metric")["value"]
+    n_slices, gap = own.sum().get("n_slices", 0), own.max().get("gap", np.nan)
+    return Line(title, names, len(run.problems), n_refused, int(n_slices), float(gap), spent, page)

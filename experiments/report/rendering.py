@@ -42,7 +42,7 @@ def _environment() -> Environment:
         "mark": MARK,
         "dot": Dot.of,
     }
-    environment.filters |= {"name": name_of, "percent": _percent, "number": _number}
+    environment.filters |= {"name": name_of, "percent": _percent, "number": _number, "mean": _mean}
     return environment
 
 
@@ -63,6 +63,11 @@ def _digest(content: str) -> str:
 
 def _percent(share: float) -> str:
     return "–" if share != share else f"{100 * share:z.0f}%"  # nan is not equal to itself
+
+
+def _mean(value: float) -> str:
+    """Years keep all their digits."""
+    return f"{value:.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -57,6 +57,8 @@ class ProblemSection:
         Of the gaps.
     truths : list of int
         The sizes of the true slices.
+    n_relabelled : int
+        Examples whose labels the problem changed.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ProblemSection:
     on_map: int
     axis: Axis
     truths: list[int]
+    n_relabelled: int
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ def _problem(problem: FoundProblem, why: str, gallery: Gallery) -> ProblemSectio
     found, numbers = problem.scored, problem.numbers
     picture = map_picture(found)
     indices = range(1, min(MOST_SLICES, found.slices.n_slices) + 1)
+    shown = numbers.loc[list(indices)]
     truth = problem.truth
     return ProblemSection(
         name=problem.name,
@@ -185,8 +189,9 @@ def _problem(problem: FoundProblem, why: str, gallery: Gallery) -> ProblemSectio
         n_slices=found.slices.n_slices,
         map=None if picture is None else gallery.assets.add(picture, "png"),
         on_map=min(len(LOOKS), found.slices.n_slices),
-        axis=Axis.around([*numbers["gap_low"], *numbers["gap_high"], *numbers["gap"]], 0.0),
+        axis=Axis.around([*shown["gap_low"], *shown["gap_high"], *shown["gap"]], 0.0),
         truths=[] if truth is None else [int(size) for size in truth.sum(axis=0)],
+        n_relabelled=problem.n_relabelled,
     )
 
 

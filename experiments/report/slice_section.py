@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments.describing.makeup import Trait, traits
+from experiments.describing.makeup import PREFIX, Trait, traits
 from experiments.describing.problems import FoundIn, FoundProblem
 from experiments.report.examples import OPPONENTS, Gallery, Shown, Words, columns_of, words_of
 from experiments.report.words import name_of
@@ -61,8 +61,8 @@ class SliceSection:
         One for each true slice.
     warnings : list of str
         Of the method.
-    error : tuple of (str, str, float), optional
-        The commonest label and prediction among wrong members, and their share of all members.
+    error : Trait, optional
+        The most common label and prediction among its wrong members.
     shown, worst : list of Shown
         Its strongest members, and others that are wrong, of the largest losses.
     columns : list of str
@@ -82,7 +82,7 @@ class SliceSection:
     numbers: Mapping[str, float]
     hits: list[Hit]
     warnings: list[str]
-    error: tuple[str, str, float] | None
+    error: Trait | None
     shown: list[Shown]
     worst: list[Shown]
     columns: list[str]
@@ -121,7 +121,7 @@ def section(problem: FoundProblem, index: int, gallery: Gallery) -> SliceSection
         numbers=problem.numbers.loc[index].to_dict(),
         hits=_hits(problem.truth, member),
         warnings=[str(warning) for warning in diagnostics.get("warnings", ())],
-        error=_commonest_error(found.examples[member]),
+        error=_most_common_error(found, member),
         shown=shown,
         worst=worst,
         columns=columns_of(found.examples, told),
@@ -144,13 +144,19 @@ def _hits(truth: np.ndarray | None, member: np.ndarray) -> list[Hit]:
     ]
 
 
-def _commonest_error(examples: pd.DataFrame) -> tuple[str, str, float] | None:
-    wrong = examples[~examples["correct"].astype(bool)].dropna(subset=["label", "prediction"])
-    if wrong.empty:
+def _most_common_error(found: FoundIn, member: np.ndarray) -> Trait | None:
+    """Which label is taken for which, beside how often that happens in the whole split."""
+    examples = found.examples
+    known = examples[["label", "prediction"]].notna().all(axis=1)
+    wrong = (~examples["correct"].astype(bool) & known).to_numpy(bool)  # (n,)
+    if not (wrong & member).any():
         return None
-    pairs = wrong.groupby(["label", "prediction"], observed=True).size().sort_values(ascending=False, kind="stable")
-    (label, prediction), count = pairs.index[0], pairs.iloc[0]
-    return name_of(label), name_of(prediction), count / len(examples)
+    kinds = examples["label"].map(name_of) + " taken for " + examples["prediction"].map(name_of)
+    kinds = kinds.where(wrong, "")  # of right ones there is one kind
+    most_common = kinds[wrong & member].value_counts().index[0]
+    one = np.where(kinds == most_common, most_common, "")
+    told = traits(pd.DataFrame({f"{PREFIX}error": one}), member)  # none where nothing else ever happens
+    return next((trait for trait in told if trait.value == most_common), Trait("error", most_common, 1.0, 1.0, 0.0))
 
 
 def _classes(found: FoundIn, member: np.ndarray) -> list[ClassShare]:

@@ -94,6 +94,26 @@ def test_more_confidence_is_a_wider_interval_and_more_data_a_narrower_one():
     assert width(1, 0.99) > width(1, 0.9) > width(10, 0.9)
 
 
+def test_a_small_slice_that_is_all_wrong_has_a_wide_interval():
+    members = np.arange(5_000) < 4
+    correct = (np.arange(5_000) % 100 < 82) & ~members
+    gap = accuracy_gap(members, correct)
+    # Newcombe's interval of two proportions, 0 of 4 and 4,096 of 4,996
+    assert [gap.low, gap.high] == pytest.approx([0.330, 0.831], abs=0.06)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(0.02, 0.9), (0.5, 0.9), (0.95, 0.98)])
+def test_the_gap_interval_covers_as_often_as_it_says(inside, outside):
+    generator = np.random.default_rng(0)
+    members = np.arange(300) < 20
+    covered = 0
+    for seed in range(400):
+        correct = generator.random(300) < np.where(members, inside, outside)
+        gap = accuracy_gap(members, correct, resamples=500, seed=seed)
+        covered += gap.low <= outside - inside <= gap.high
+    assert 0.92 <= covered / 400 <= 0.995
+
+
 def test_the_gap_interval_follows_its_seed():
     members, correct = np.arange(99) < 10, np.arange(99) % 3 == 0
     gaps = [accuracy_gap(members, correct, resamples=50, seed=seed) for seed in (1, 1, 2)]

@@ -184,7 +184,7 @@ def test_runs_of_several_commits_are_said_to_be_so(collected, slicebench):
     commits = {"random": {"commit": 40 * "a", "dirty": False}, "highest_loss": {"commit": 40 * "b", "dirty": True}}
     for name, git in commits.items():
         changed(name, git=git)
-    says = f"1 by {12 * 'b'} and changes, 1 by {12 * 'a'}"
+    says = f"1 by {12 * 'b'} with uncommitted changes, 1 by {12 * 'a'}"
     assert said(slicebench) == f"runs were made by several commits, which count as one version of the code: {says}\n"
     changed("highest_loss", git=commits["random"])
     assert said(slicebench) == ""

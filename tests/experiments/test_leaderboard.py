@@ -45,6 +45,14 @@ def test_the_mean_is_over_problems_and_the_columns_are_as_promised():
     assert (row["n_problems"], row["n_groups"], row["n_refused"]) == (4, 2, 0)
 
 
+def test_it_may_be_of_some_measures_only():
+    measures = [scores(), scores(metric="f1", k=None), scores(metric="f1", k=None, protocol="first"), scores(k=25)]
+    everything = leaderboard(pd.concat(measures), BOOTSTRAP)
+    some = leaderboard(pd.concat(measures), BOOTSTRAP, [P10, ("first", "f1", None)])
+    chosen = (everything["k"] == 10) | (everything["protocol"] == "first")
+    pd.testing.assert_frame_equal(some, everything[chosen.fillna(False)].reset_index(drop=True))
+
+
 def test_an_interval_is_over_groups():
     # within a group the problems differ, but the groups are alike: there is nothing to be unsure about
     row = leaderboard(scores(values=[0.0, 1.0, 0.0, 1.0]), BOOTSTRAP).iloc[0]

@@ -1,4 +1,6 @@
 "use strict";
+// What is folded is printed, too.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 // Heads of tables become buttons that sort; without this script the tables are as they were written.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

@@ -79,7 +79,7 @@ def test_runs_that_are_not_done_are_named(stored_run, first_page):
 def test_whose_code_and_which_machines_made_the_runs(stored_run, first_page):
     changed = {"git": {"commit": "def", "dirty": True}, "device": "NVIDIA H200"}
     page = first_page(stored_run(), stored_run(content=changed), stored_run(content={"device": "cpu"}))
-    assert page.commits == ["abc", "def and changes"]
+    assert page.commits == ["abc", "def with uncommitted changes"]
     assert page.devices == ["NVIDIA H200", "cpu"]
 
 

@@ -242,6 +242,21 @@ class Noise(Sequence):
         return Image.fromarray(np.random.default_rng(row).integers(0, 256, (224, 224, 3), dtype=np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["."], "holds no runs"),
+        ([".", "--problems", "0"], "be greater than or equal to 1"),
+    ],
+)
+def test_mistakes_are_explained_in_one_line(slicebench, arguments, says):
+    done = slicebench("report", *arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.output
+
+
 def test_a_report_of_five_thousand_pictures_is_small(finished_run, tmp_path, monkeypatch):
     noise, ids, generator = Noise(), tuple(f"{row:04d}" for row in range(5_000)), np.random.default_rng(0)
     split = Split(ids, noise, None, pd.DataFrame(index=pd.Index(ids, name="id")))

@@ -22,8 +22,10 @@ def test_a_slice_has_its_numbers(stored_run):
     assert numbers["gap"] == pytest.approx(4 / 5 - 1 / 3)
 
 
-def test_the_commonest_error_is_told_with_its_share_of_the_slice(stored_run):
-    assert described(stored_run()).error == ("cat", "dog", pytest.approx(2 / 3))
+def test_the_most_common_error_is_told_with_its_share_of_the_slice_and_of_all(stored_run):
+    error = described(stored_run()).error
+    assert (error.value, error.in_slice) == ("cat taken for dog", pytest.approx(2 / 3))
+    assert 0 < error.in_all <= error.in_slice
     assert described(stored_run(slices=members(8, [3, 5]))).error is None
 
 
