@@ -47,7 +47,7 @@ def score(
     k : sequence of int
         Each at least 1.
     seed : int
-        Of the order among equal memberships, and of the bootstrap.
+        Of the order among equal memberships, and of the draws for the gap's interval.
     confidence : float, in (0, 1)
         Of the interval around the gap in accuracy.
     resamples : int

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from PIL import ImageOps
@@ -74,32 +71,18 @@ class WandbRun:
         told: dict[str, Any] = {**summary, **_of_the_run(run)}
         if len(slices):
             first = str(slices["problem"].iloc[0])
-            shown = _OneProblem(run.folder, run.content, first)
-            found = FoundProblem(shown, first).scored
+            found = FoundProblem(run, first).scored
             if len(shares := distributions(found)):
                 told["distributions"] = _table(shares.assign(problem=first))
             if self._media:
                 slices = _with_texts(slices, found)
-                told |= _pictures(shown, found)
+                told |= _pictures(run, found)
             told["slices"] = _table(slices)
         self._run.log(told)
         self._run.log_artifact(_artifact(run))
 
     def close(self, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
-
-
-@dataclass(frozen=True, eq=False)
-class _OneProblem(FinishedRun):
-    """A run of which one problem is looked at: stored problems have examples of their own, millions together."""
-
-    problem: str = ""
-
-    @cached_property
-    def all_examples(self) -> pd.DataFrame:
-        path = self.folder / "examples.parquet"
-        of_problems = "problem" in pq.read_schema(path).names
-        return pd.read_parquet(path, filters=[("problem", "==", self.problem)] if of_problems else None)
 
 
 def group_of(settings: Settings, record: Record) -> str:

@@ -91,7 +91,10 @@ class FoundProblem:
     @cached_property
     def fitted_numbers(self) -> pd.DataFrame | None:
         """The same of the half that the method was fitted on, where that is another one and its slices were kept."""
-        return None if self.fitted is None else numbers_on(self.fitted)
+        if self.fitted is None:
+            return None
+        evaluated = self.run.definition["evaluation"]
+        return numbers_on(self.fitted, evaluated["confidence"], evaluated["resamples"])
 
     @property
     def n_relabelled(self) -> int:
@@ -135,7 +138,7 @@ def numbers_of(scores: pd.DataFrame, problem: str) -> pd.DataFrame:
     return table.reindex(columns=list(STATISTICS)).astype({"size": int}).rename_axis(columns=None)
 
 
-def numbers_on(half: FoundIn) -> pd.DataFrame:
+def numbers_on(half: FoundIn, confidence: float, resamples: int) -> pd.DataFrame:
     """The same of a half that was not scored."""
     examples = half.examples
     outputs = ModelOutputs.from_arrays(
@@ -144,6 +147,6 @@ def numbers_on(half: FoundIn) -> pd.DataFrame:
         losses=examples["loss"].to_numpy(),
         correct=examples["correct"].to_numpy(bool),
     )
-    rows = slice_statistics(half.slices, outputs)
+    rows = slice_statistics(half.slices, outputs, confidence=confidence, resamples=resamples)
     table = pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="slice"))
     return table.reindex(columns=list(STATISTICS)).astype({"size": int})

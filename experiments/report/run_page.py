@@ -96,6 +96,8 @@ class RunPage:
     rows : list of ProblemRow
         Empty where there is one problem only.
     problems : list of ProblemSection
+    confidence : float
+        Of the intervals.
     """
 
     id: str
@@ -107,6 +109,7 @@ class RunPage:
     measures: list[str]
     rows: list[ProblemRow]
     problems: list[ProblemSection]
+    confidence: float
 
 
 def run_page(run: FinishedRun, name: str, title: str, assets: Assets, n_problems: int) -> RunPage:
@@ -127,6 +130,7 @@ def run_page(run: FinishedRun, name: str, title: str, assets: Assets, n_problems
         measures=[measure_name(measure) for measure in PRINTED],
         rows=rows if len(rows) > 1 else [],
         problems=problems,
+        confidence=float(evaluated.get("confidence", 0.95)),
     )
 
 
