@@ -1,160 +1,60 @@
 """Measure what people wait for: python scripts/benchmark.py [NAME ...], all of it by default.
 
-Each command is warmed up once and then measured several times, with one thread; the medians go to
-scripts/benchmark.md, where benchmarks that are not named keep what stands there.
+A benchmark is a file in `benchmarks` with `section()` and `THREADS`. Each runs in a process of its own, with that many
+threads; its table goes to scripts/benchmark.md, where benchmarks that are not named keep what stands there.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import importlib
 import os
-import platform
 import re
-import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+if TYPE_CHECKING:
+    from benchmarks.measuring import Measured, Row, Section
 
-import pandas as pd
-import typer
-import yaml
-
-from experiments.collect import collect
-from experiments.files import write_json, write_parquet, write_text
-from experiments.keys import key_of
-from experiments.manifest import Manifest, Wanted, write_manifest
-from experiments.status import show_status
-
-SLICEBENCH = (sys.executable, "-m", "experiments.cli")
+FOLDER = Path(__file__).with_name("benchmarks")
 TABLES = Path(__file__).with_suffix(".md")
-REPEATS = 7
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "\ndef section(" in path.read_text())
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+HEAD = """What `python scripts/benchmark.py` measured, in seconds: medians, ours and the peer's in the same run.
 
-METHODS = ("random", "highest_loss", "confusion", "gmm", "kmeans", "ball", "ridge", "domino", "infembed", "spotlight")
-SETTINGS = ("corruption=relabel_subclass", "corruption.n_seeds=1", "tracking=none", "compute.threads=1")
-N_RUNS = 1_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table.
-
-    Parameters
-    ----------
-    what : str
-    seconds : float
-        The median.
-    target : float, optional
-        Seconds that it should stay below.
-    """
-
-    what: str
-    seconds: float
-    target: float | None = None
+The floor is what the bytes and operations take at rates measured in the same run. Memory is the process's own, without
+pages of mapped files. What could not be measured says so, and nothing here is estimated."""
+COLUMNS = "| work | ours | peer | its seconds | ratio | floor | of the floor | peak memory | to reach | reached |"
 
 
-def folders() -> tuple[str, list[Row]]:
-    """1,000 finished run folders: how long people look at `status` and `collect`."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder, "outputs")
-        seeds = range(N_RUNS // len(METHODS))
-        sweep = ("--multirun", f"method={','.join(METHODS)}", f"paths.results={results}", *SETTINGS)
-        _slicebench("run", *sweep)
-        first = sorted(path.parent for path in results.glob("*/*/run.json"))
-        runs = {_with_seed(run, seed): seed for run in first for seed in seeds}
-        wanted = [Wanted((f"seeds.method={seed}",), str(run.relative_to(results))) for run, seed in runs.items()]
-        write_manifest(results, Manifest(" ".join(["slicebench run", *sweep]), tuple(wanted)))
-        n_rows = _check(results, first, len(seeds))
-        rows = [
-            Row("`slicebench status`", median(lambda: _slicebench("status", str(results))), target=1),
-            Row("the same without imports", median(lambda: _silently(lambda: show_status(results, as_json=False)))),
-            Row("`slicebench collect`", median(lambda: _slicebench("collect", str(results))), target=5),
-            Row("the same without imports", median(lambda: _silently(lambda: collect(results, None, None, False)))),
-        ]
-    what = (
-        f"{len(runs):,} finished run folders with {n_rows:,} scores: {len(METHODS)} methods on digits, run once each "
-        f"and copied with {len(seeds)} seeds."
-    )
-    return what, rows
-
-
-def _with_seed(run: Path, seed: int) -> Path:
-    """The folder of a finished run as it would be with another seed of the method."""
-    content = json.loads((run / "run.json").read_text())
-    definition = content["definition"]
-    definition["seeds"]["method"] = content["seeds"]["method"] = seed
-    folder = run.with_name(f"{run.name.rpartition('-')[0]}-{key_of(definition)}")
-    if folder != run:
-        shutil.copytree(run, folder, copy_function=os.link)  # what is written below takes the place of its link
-        scores = pd.read_parquet(run / "scores.parquet").assign(run=folder.name)
-        scores["seed"] = pd.Series(seed, scores.index, dtype="Int64")
-        write_parquet(folder / "scores.parquet", scores)
-        content["files"]["scores.parquet"] = (folder / "scores.parquet").stat().st_size
-        write_text(folder / "config.yaml", yaml.safe_dump(definition, sort_keys=False))
-        write_json(folder / "run.json", content)
-    return folder
-
-
-def _check(results: Path, first: Sequence[Path], n_seeds: int) -> int:
-    """That all that was made is found; the number of scores."""
-    status = json.loads(_slicebench("status", str(results), "--json"))
-    assert [line["status"] for line in status] == ["done"] * len(first) * n_seeds
-    board = pd.DataFrame(json.loads(_slicebench("collect", str(results), "--json")))
-    problems = {run.name.rpartition("-")[0]: pd.read_parquet(run / "scores.parquet") for run in first}
-    for method, scores in problems.items():
-        counts = board[(board["method"] == method) & board["protocol"].notna()]["n_problems"]
-        assert set(counts) == {scores["problem"].nunique() * n_seeds}, method
-    scores = pd.read_parquet(results / "collected" / "scores.parquet", columns=["run"])
-    assert scores["run"].nunique() == len(first) * n_seeds
-    assert len(scores) == n_seeds * sum(map(len, problems.values()))
-    return len(scores)
-
-
-def _slicebench(*arguments: str) -> str:
-    """Let the command line do something, in a process of its own: what it printed."""
-    return subprocess.run([*SLICEBENCH, *arguments], stdout=subprocess.PIPE, check=True, text=True).stdout
-
-
-def _silently(act: Callable[[], object]) -> None:
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        act()
-
-
-def median(act: Callable[[], object]) -> float:
-    """Seconds of the middle one of several calls, after one that does not count."""
-    return statistics.median(list(_seconds(act))[1:])
-
-
-def _seconds(act: Callable[[], object]) -> Iterator[float]:
-    for _ in range(1 + REPEATS):
-        start = time.perf_counter()
-        act()
-        yield time.perf_counter() - start
-
-
-BENCHMARKS: dict[str, Callable[[], tuple[str, list[Row]]]] = {"folders": folders}
-
-
-def main(names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(BENCHMARKS)}.")] = None) -> None:
-    """Measure, and write the table."""
-    unknown = set(names or ()) - set(BENCHMARKS)
+def main(names: list[str]) -> int:
+    """Measure each in its own process, and write the tables."""
+    unknown = sorted(set(names) - set(NAMES))
     if unknown:
-        raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}, expected some of {', '.join(BENCHMARKS)}")
-    sections = _sections()
-    for name in names or BENCHMARKS:
-        sections[name] = _section(*BENCHMARKS[name]())
-        print(sections[name])
-    head = "What `python scripts/benchmark.py` measured: medians, in seconds."
-    write_text(TABLES, "\n\n".join([head, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n")
+        print(f"there is no benchmark {', '.join(unknown)}, expected some of {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in names or NAMES:
+        threads = re.search(r"^THREADS = (\d+)", (FOLDER / f"{name}.py").read_text(), re.M)
+        number = threads[1] if threads else "1"
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, number) | {"COLUMNS": "120"}
+        command = [sys.executable, __file__, "--here", name]
+        code = subprocess.run(command, env=environment, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+def measure_here(name: str) -> None:
+    """Measure one, in this process."""
+    from benchmarks.measuring import machine
+
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    section = benchmark.section()
+    sections = _sections() | {name: _text(section, f"{machine()}, threads: {benchmark.THREADS}.")}
+    print(sections[name])
+    text = "\n\n".join([HEAD, *(f"## {name}\n\n{sections[name]}" for name in sorted(sections))])
+    TABLES.write_text(text + "\n")
 
 
 def _sections() -> dict[str, str]:
@@ -163,21 +63,41 @@ def _sections() -> dict[str, str]:
     return {name: body.strip() for name, body in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)}
 
 
-def _section(what: str, rows: Sequence[Row]) -> str:
-    lines = ["| what | seconds | target |", "| --- | --- | --- |"]
-    lines += [f"| {r.what} | {r.seconds:.2f} | {'' if r.target is None else f'under {r.target:g}'} |" for r in rows]
-    return "\n".join([f"{what} {_machine()}", "", *lines])
-
-
-def _machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    processor = found[1] if found else platform.processor()
-    return (
-        f"{processor}, {os.cpu_count()} cores of which one is used, Python {platform.python_version()}; "
-        f"medians of {REPEATS} after one that does not count."
+def _text(section: Section, machine: str) -> str:
+    lines = [COLUMNS, "| --- " * 10 + "|", *map(_line, section.rows)]
+    remarks = [f"{row.work}: {row.note}" for row in section.rows if row.note] + section.notes
+    return "\n".join(
+        [f"{section.head} {machine}", "", *lines, *(["", *(f"- {each}" for each in remarks)] * bool(remarks))]
     )
 
 
+def _line(row: Row) -> str:
+    ours, peers, floor = row.ours, row.peers, row.floor
+    cells = [
+        row.work,
+        "not measured" if ours is None else _with_runs(ours),
+        row.peer,
+        _with_runs(peers) if peers else ("not measured" if row.peer else ""),
+        f"{peers.seconds / ours.seconds:.1f}" if ours and peers else "",
+        "" if floor is None else _seconds(floor),
+        f"{ours.seconds / floor:.2f}" if ours and floor else "",
+        f"{ours.peak_bytes / 1e9:.2f} GB" if ours and ours.peak_bytes > 5e6 else "",
+        row.target,
+        "" if row.reached is None or ours is None else ("yes" if row.reached else "**no**"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_runs(measured: Measured) -> str:
+    return f"{_seconds(measured.seconds)} ({measured.runs})"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:,.0f}"
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    if sys.argv[1:2] == ["--here"]:
+        measure_here(sys.argv[2])
+    else:
+        sys.exit(main(sys.argv[1:]))
