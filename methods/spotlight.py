@@ -13,6 +13,7 @@ from torch import Tensor
 from methods.contract import InvalidInput, ModelOutputs, Slices
 from methods.ranges import check_ranges
 from methods.spotlight_ascent import Ascent, ascend, weigh
+from methods.spotlight_rows import Rows
 from methods.spotlight_size import Members, best_cut, f1_of_errors, hard_members, loss_gap
 from methods.spotlight_start import EmbeddingMap, covering, precisions_of_size, worst_balls
 
@@ -105,7 +106,7 @@ class Spotlight:
     [False, False, False, False, True, True]
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     n_slices: int = field(default=5, metadata={"min": 1})
     size: int = field(default=50, metadata={"min": 1})
@@ -143,7 +144,7 @@ class Spotlight:
         n_columns, expected = outputs.embeddings.shape[1], len(self.embedding_map_.mean)
         if n_columns != expected:
             raise InvalidInput(f"embeddings has {n_columns} columns, the spotlights were fitted on {expected}")
-        weights = weigh(self.embedding_map_(outputs.embeddings), self.centers_, self.precisions_)  # (s, n)
+        weights = weigh(self.embedding_map_.rows(outputs.embeddings), self.centers_, self.precisions_)  # (s, n)
         weights[[entry["missed"] for entry in self.diagnostics_]] = 0
         members = self._members(weights, self.cuts_)
         return Slices(outputs.example_ids, weights.T.contiguous(), members.T.contiguous(), self.diagnostics_)
@@ -153,7 +154,7 @@ class Spotlight:
         embeddings = outputs[0].embeddings
         self._check(*embeddings.shape)
         embedding_map = EmbeddingMap.learned(embeddings, normalise=self.start != "paper", n_components=self.pca)
-        x = embedding_map(embeddings)  # (n, d)
+        x = embedding_map.rows(embeddings)
         losses = torch.stack([each.losses for each in outputs])  # (p, n)
         errors = torch.stack([~each.correct for each in outputs])  # (p, n)
         found: list[list[_Found]] = [[] for _ in outputs]
@@ -162,7 +163,7 @@ class Spotlight:
                 found[problem].append(each)
                 losses[problem] = _dimmed(losses[problem], each.weights)
                 errors[problem] &= ~self._members(each.weights[None], each.cut)[0]
-                each.weights = x.new_empty(0)  # for hundreds of problems they would be gigabytes
+                each.weights = losses.new_empty(0)  # for hundreds of problems they would be gigabytes
         for method, spotlights in zip(fitted, found, strict=True):
             method._keep(embedding_map, spotlights)
 
@@ -193,11 +194,13 @@ class Spotlight:
         candidates = self._candidates()
         return [candidates[len(candidates) // 2]] if self.tuning == "loss_gap_cut" else candidates
 
-    def _discover(self, x: Tensor, embedding_map: EmbeddingMap, losses: Tensor, errors: Tensor) -> Iterator[_Found]:
+    def _discover(self, x: Rows, embedding_map: EmbeddingMap, losses: Tensor, errors: Tensor) -> Iterator[_Found]:
         """The next spotlight of each of p problems, from losses and errors of shape (p, n)."""
         sizes_to_fit = self._sizes_to_fit()
         n_sizes = len(sizes_to_fit)
-        sizes = torch.tensor(sizes_to_fit * len(losses), device=x.device)  # (p * s,): all the sizes of a problem, next
+        sizes = torch.tensor(
+            sizes_to_fit * len(losses), device=losses.device
+        )  # (p * s,): all the sizes of a problem, next
         penalties = self._penalties(losses).repeat_interleave(n_sizes)
         end = self._climb(x, embedding_map, losses.repeat_interleave(n_sizes, dim=0), sizes, penalties)
         for problem in range(len(losses)):
@@ -212,15 +215,14 @@ class Spotlight:
         ranges = losses.amax(dim=1) - losses.amin(dim=1)
         return torch.where(ranges > 0, ranges, 1.0)
 
-    def _climb(
-        self, x: Tensor, embedding_map: EmbeddingMap, losses: Tensor, sizes: Tensor, penalties: Tensor
-    ) -> Ascent:
+    def _climb(self, x: Rows, embedding_map: EmbeddingMap, losses: Tensor, sizes: Tensor, penalties: Tensor) -> Ascent:
         widths = None
         if self.start == "ball":
             # from the barrier: the paper's n - S would first blow the ball up to all examples, or kill it
             widths = torch.minimum(sizes, (len(x) - sizes).clamp_min(1)) * FIRST_WIDTH
-            centers = x[worst_balls(x, losses, sizes)]
-            distances = torch.cdist(centers, x, compute_mode="donot_use_mm_for_euclid_dist").square_()  # (b, n)
+            whole = x.whole()
+            centers = whole[worst_balls(whole, losses, sizes)]
+            distances = torch.cdist(centers, whole, compute_mode="donot_use_mm_for_euclid_dist").square_()  # (b, n)
             log_precisions = precisions_of_size(distances, sizes + widths)
         else:
             center, log_precision = covering(x) if self.start == "mean" else _paper_start(embedding_map)
@@ -284,7 +286,7 @@ class _Candidates:
     steps: int
 
     @classmethod
-    def of(cls, x: Tensor, end: Ascent, lanes: slice, sizes: list[int], penalties: Tensor) -> _Candidates:
+    def of(cls, x: Rows, end: Ascent, lanes: slice, sizes: list[int], penalties: Tensor) -> _Candidates:
         centers, precisions = end.centers[lanes], end.log_precisions[lanes].exp()
         weights = weigh(x, centers, precisions)
         return cls(sizes, centers, precisions, weights, end.objectives[lanes], penalties, len(end.history))

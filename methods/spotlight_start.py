@@ -9,6 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from methods.spotlight_rows import Rows
+
+IN_MEMORY = 2**29  # bytes of embeddings up to which a shifted and scaled copy is made; of more, blocks are made anew
 BLOCK = 256  # examples whose distances to all others are held at once
 BISECTIONS = 30  # of an interval of length 12, to about a float32's precision
 
@@ -51,39 +54,49 @@ class EmbeddingMap:
         scale = embeddings.new_ones(())
         if normalise:
             # examples that differ by rounding alone must not be blown up to unit size
-            scale = torch.maximum(_root_mean_square(embeddings - mean), 1e-6 * mean.norm())
+            scale = torch.maximum(_root_mean_square(Rows(embeddings, mean, scale)), 1e-6 * mean.norm())
             scale = torch.where(scale > 0, scale, 1.0)
         if n_components is None:
             return cls(mean, scale)
-        basis = _principal_directions((embeddings - mean) / scale, n_components)
+        basis = _principal_directions(Rows(embeddings, mean, 1 / scale), n_components)
         if normalise:
-            size = _root_mean_square(cls(mean, scale, basis)(embeddings))
+            size = _root_mean_square(Rows(cls(mean, scale, basis)(embeddings)))
             basis = basis / torch.where(size > 0, size, 1.0)
         return cls(mean, scale, basis)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Tensor, shape (n, d) to (n, p)."""
-        mapped = embeddings.sub(self.mean).div_(self.scale)
-        return mapped if self.basis is None else mapped @ self.basis
+        rows = Rows(embeddings, self.mean, 1 / self.scale)
+        return rows.whole() if self.basis is None else torch.cat([block @ self.basis for block in rows.blocks()])
+
+    def rows(self, embeddings: Tensor) -> Rows:
+        """The same; what is too large to be held twice (on a CPU) is mapped block by block whenever it is read."""
+        is_large = embeddings.nbytes > IN_MEMORY and embeddings.device.type == "cpu"
+        if is_large and self.basis is None:
+            return Rows(embeddings, self.mean, 1 / self.scale)
+        return Rows(self(embeddings))
 
 
-def _root_mean_square(x: Tensor) -> Tensor:
-    return x.square().sum(dim=1).mean().sqrt()
+def _root_mean_square(rows: Rows) -> Tensor:
+    return rows.norms.mean().sqrt()
 
 
-def _principal_directions(centred: Tensor, n_components: int) -> Tensor:
+def _principal_directions(centred: Rows, n_components: int) -> Tensor:
     """The first eigenvectors of the covariance, the largest eigenvalue first: shape (d, p)."""
-    covariance = (centred.T @ centred).double()  # (d, d)
+    d = centred.n_dimensions
+    covariance = centred.values.new_zeros(d, d, dtype=torch.float64)
+    for block in centred.blocks():
+        covariance += block.T @ block
     directions: Tensor = torch.linalg.eigh(covariance).eigenvectors.flip(1)  # (d, d)
-    return directions[:, :n_components].to(centred.dtype)
+    return directions[:, :n_components].to(centred.values.dtype)
 
 
-def covering(x: Tensor) -> tuple[Tensor, Tensor]:
+def covering(rows: Rows) -> tuple[Tensor, Tensor]:
     """A spotlight at the origin that just reaches the farthest example.
 
     Parameters
     ----------
-    x : Tensor, shape (n, d)
+    rows : Rows
 
     Returns
     -------
@@ -92,12 +105,12 @@ def covering(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Examples
     --------
-    >>> center, log_precision = covering(torch.tensor([[2.0], [-1.0]]))
+    >>> center, log_precision = covering(Rows(torch.tensor([[2.0], [-1.0]])))
     >>> center.tolist(), round(log_precision.exp().item(), 6)
     ([0.0], 0.25)
     """
-    farthest = x.square().sum(dim=1).max()
-    return x.new_zeros(x.shape[1]), -torch.where(farthest > 0, farthest, 1.0).log()
+    farthest = rows.norms.max()
+    return farthest.new_zeros(rows.n_dimensions), -torch.where(farthest > 0, farthest, 1.0).log()
 
 
 def worst_balls(x: Tensor, losses: Tensor, sizes: Tensor) -> Tensor:

@@ -5,12 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from methods import spotlight_start, spotlight_threads
 from methods.progress import listening
-from methods.spotlight_ascent import LANES, _Barrier, _Chunk, _rows, ascend, weigh
-from methods.spotlight_start import covering, precisions_of_size, worst_balls
+from methods.spotlight_ascent import LANES, ascend, weigh
+from methods.spotlight_barrier import Barrier
+from methods.spotlight_products import ProductChunk
+from methods.spotlight_rows import Rows
+from methods.spotlight_start import EmbeddingMap, covering, precisions_of_size, worst_balls
+from methods.spotlight_threads import ThreadedChunk
 
 PAPER_RUNS = {"a": (45, 10.0, 2000), "b": (90, 10.0, 2000), "c": (45, 20.0, 5000)}  # size, C, steps
 
@@ -29,14 +34,14 @@ def problem(n=60, d=5, b=1, seed=0, dtype=torch.float32):
     x = torch.randn(n, d, generator=generator, dtype=dtype)
     x = (x - x.mean(0)) / math.sqrt(d)
     losses = torch.rand(b, n, generator=generator, dtype=dtype) + 3 * torch.sigmoid(8 * x[:, 0] - 4)
-    center, log_precision = covering(x)
+    center, log_precision = covering(Rows(x))
     sizes = torch.linspace(max(1, n / 20), max(1, n / 8), b)
     start = {"centers": center.expand(b, -1), "log_precisions": log_precision.expand(b)}
-    return {"embeddings": x, "losses": losses, "sizes": sizes, "penalties": torch.full((b,), 4.0), **start}
+    return {"rows": Rows(x), "losses": losses, "sizes": sizes, "penalties": torch.full((b,), 4.0), **start}
 
 
 def lane(batch, index):
-    return {name: values if name == "embeddings" else values[index : index + 1] for name, values in batch.items()}
+    return {name: values if name == "rows" else values[index : index + 1] for name, values in batch.items()}
 
 
 def objective(x, losses, center, log_precision, size, penalty, width):
@@ -63,26 +68,30 @@ def plain_autograd(x, losses, center, log_precision, size, penalty, steps):
     return objective(x, losses, center, log_precision, size, penalty, 0.05 * size).item()
 
 
+@pytest.mark.parametrize("kind", [ThreadedChunk, ProductChunk])
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(n=st.integers(3, 40), d=st.integers(1, 20), seed=st.integers(0, 10_000), reach=st.floats(0.3, 2))
-def test_the_gradient_is_that_of_autograd(n, d, seed, reach):
+def test_the_gradient_is_that_of_autograd(kind, n, d, seed, reach):
     batch = problem(n, d, b=3, seed=seed, dtype=torch.float64)
-    x, losses, b = batch["embeddings"], batch["losses"], len(batch["losses"])
+    assume(abs(reach - 1) > 1e-9)  # else rounding decides whether the farthest example is reached
+    x, losses, b = batch["rows"].values, batch["losses"], len(batch["losses"])
     centers = 0.1 * torch.randn(b, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     log_precisions = batch["log_precisions"] - math.log(reach)
     sizes, penalties, widths = batch["sizes"].double(), batch["penalties"].double(), torch.full((b,), 0.5 * n)
-    barrier = _Barrier.shrinking(sizes, penalties, widths, steps=1, dtype=torch.float64)
-    chunk = _Chunk(_rows(x), losses, barrier, centers, log_precisions, learning_rate=0.01)
-    chunk._evaluate(0, chunk.history[0])
-    chunk._differentiate()
+    barrier = Barrier.shrinking(sizes, penalties, widths, steps=1)
+    chunk = kind(batch["rows"], losses, barrier, centers, log_precisions, learning_rate=0.0, patience=10)
+    chunk.climb(0, 1)
+    gradients = 10 * torch.as_tensor(chunk.state.mean if kind is ThreadedChunk else chunk.mean)  # Adam takes a tenth
+    values = torch.as_tensor(chunk.state.history[0] if kind is ThreadedChunk else chunk.history[0][:, 0])
 
     for i in range(b):
         center, log_precision = centers[i].clone().requires_grad_(), log_precisions[i].clone().requires_grad_()
         width = max(0.5 * n, 0.05 * float(sizes[i]))
         value = objective(x, losses[i], center, log_precision, sizes[i], penalties[i], width)
+        assume(bool(value.isfinite()))  # it is NaN where no example is reached
         expected = torch.cat([part.reshape(-1) for part in torch.autograd.grad(value, [center, log_precision])])
-        torch.testing.assert_close(chunk.history[0][i, 0], value.detach(), rtol=1e-6, atol=1e-9)
-        error = (chunk.gradient.all[i] - expected).norm()
+        torch.testing.assert_close(values[i], value.detach(), rtol=1e-6, atol=1e-9)
+        error = (gradients[i] - expected).norm()
         assert error <= 1e-6 * expected.norm() + 1e-12
 
 
@@ -98,8 +107,8 @@ def test_the_released_optimiser_is_reproduced(run):
     x = embeddings - mean
     for index in (0, 1):
         start = {"centers": -mean[None], "log_precisions": math.log(1e-4) * one}
-        end = ascend(x, losses[None], size * one, penalty * one, **start, steps=steps)
-        weights, expected = weigh(x, end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
+        end = ascend(Rows(x), losses[None], size * one, penalty * one, **start, steps=steps)
+        weights, expected = weigh(Rows(x), end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
         history = golden[f"{run}{index}_objective"]
         ours, theirs = set(weights.topk(size).indices.tolist()), set(np.argsort(-expected)[:size].tolist())
         assert end.history[-1, 0].item() == pytest.approx(history[-1], rel=0.01)
@@ -114,7 +123,7 @@ def test_the_objective_is_that_of_a_plain_autograd_spotlight(seed):
     batch = problem(n=120, d=6, seed=seed)
     end = ascend(**batch, steps=5000)
     start = batch["centers"][0], batch["log_precisions"][0]
-    expected = plain_autograd(batch["embeddings"], batch["losses"][0], *start, float(batch["sizes"]), 4.0, steps=5000)
+    expected = plain_autograd(batch["rows"].values, batch["losses"][0], *start, float(batch["sizes"]), 4.0, steps=5000)
     assert end.objectives.item() >= 0.99 * expected
 
 
@@ -123,13 +132,58 @@ def test_the_objective_is_that_of_a_plain_autograd_spotlight(seed):
     [(1, 1), (2, 3), (5, 20), (12, 5), (37, 3), (47, 1), (64, 16), (101, 14), (255, 33), (513, 64), (897, 64)],
 )
 def test_a_spotlight_ends_bitwise_where_it_ends_in_a_batch(n, d):
-    batch = problem(n, d, b=LANES["cpu"] + 5)
+    batch = problem(n, d, b=LANES + 5)
     together = ascend(**batch, steps=60)
-    for index in (0, 3, 9, LANES["cpu"] - 1, LANES["cpu"], LANES["cpu"] + 4):
+    for index in (0, 3, 9, LANES - 1, LANES, LANES + 4):
         alone = ascend(**lane(batch, index), steps=60)
         assert torch.equal(alone.centers[0], together.centers[index])
         assert torch.equal(alone.log_precisions[0], together.log_precisions[index])
         assert torch.equal(alone.history[:, 0], together.history[:, index])
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_matrix_products_and_the_kernel_take_the_same_steps(d):
+    batch = problem(n=500, d=d, b=3, dtype=torch.float64)
+    # at the very start the farthest example is reached or not by rounding alone
+    batch["log_precisions"] = batch["log_precisions"] - 0.1
+    barrier = Barrier.shrinking(batch["sizes"], batch["penalties"], 500 - batch["sizes"], steps=1000)
+    start = batch["losses"], barrier, batch["centers"], batch["log_precisions"]
+    ends = []
+    for kind in (ThreadedChunk, ProductChunk):
+        chunk = kind(batch["rows"], *start, learning_rate=0.01, patience=10)
+        chunk.climb(0, 120)
+        chunk.climb(120, 1000)
+        ends.append(chunk.end())
+    (*_, objectives, history), (*_, expected, expected_history) = ends
+    torch.testing.assert_close(history[:150], expected_history[:150], rtol=1e-9, atol=1e-9)  # then rounding grows
+    torch.testing.assert_close(objectives, expected, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(("n", "b"), [(1, 1), (63, 2), (130, 5), (2100, 1), (5000, 3)])
+def test_the_number_of_threads_changes_nothing(n, b, monkeypatch):
+    monkeypatch.setattr(spotlight_threads, "WORTH_A_THREAD", 0)
+    batch, ends = problem(n=n, d=7, b=b), []
+    for n_threads in (1, 2, 3, 8):
+        torch.set_num_threads(n_threads)
+        ends.append(ascend(**batch, steps=40))
+    for end in ends[1:]:
+        assert torch.equal(end.history, ends[0].history)
+        assert torch.equal(end.centers, ends[0].centers)
+
+
+def test_rows_that_are_mapped_on_the_way_give_the_same(monkeypatch):
+    x = 5 + 3 * problem(n=300, d=9)["rows"].values
+    learned = EmbeddingMap.learned(x, normalise=True, n_components=None)
+    held = learned.rows(x)
+    monkeypatch.setattr(spotlight_start, "IN_MEMORY", 0)
+    mapped = learned.rows(x)
+    assert held.shift is None
+    assert mapped.values is x
+    batch = problem(n=300, d=9)
+    ends = [ascend(**batch | {"rows": rows}, steps=50) for rows in (held, mapped)]
+    assert torch.equal(ends[0].history, ends[1].history)
+    weights = [weigh(rows, ends[0].centers, ends[0].log_precisions.exp()) for rows in (held, mapped)]
+    assert torch.equal(*weights)
 
 
 def test_the_total_weight_ends_just_above_the_size():
@@ -142,7 +196,7 @@ def test_an_emptied_spotlight_stays_where_it_last_held_something():
     batch = problem(n=100)
     batch["losses"] = 100 * batch["losses"]
     end = ascend(**batch | {"penalties": torch.tensor([0.01])}, steps=1000, learning_rate=0.1)
-    weights = weigh(batch["embeddings"], end.centers, end.log_precisions.exp())
+    weights = weigh(batch["rows"], end.centers, end.log_precisions.exp())
     assert 0 < end.sizes.item() < batch["sizes"].item()
     assert weights.sum() > 0
     assert end.history.isfinite().all()
@@ -169,24 +223,24 @@ def test_one_step_is_enough_to_run():
 def test_progress_counts_the_steps_of_all_chunks():
     told = []
     with listening(lambda what, done, total: told.append((what, done, total))):
-        ascend(**problem(b=LANES["cpu"] + 1), steps=50)
+        ascend(**problem(b=LANES + 1), steps=50)
     assert told[-1] == ("steps of spotlights", 100, 100)
 
 
 def test_weights_fall_from_one_at_the_centre_to_zero():
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [30.0, 40.0]])
-    assert weigh(x, torch.zeros(2, 2), torch.tensor([0.01, 0.02])).tolist() == [[1, 0.75, 0], [1, 0.5, 0]]
+    assert weigh(Rows(x), torch.zeros(2, 2), torch.tensor([0.01, 0.02])).tolist() == [[1, 0.75, 0], [1, 0.5, 0]]
 
 
 def test_the_worst_ball_is_that_of_a_loop():
     batch = problem(n=300, d=3, b=3, dtype=torch.float64)
-    x, losses, sizes = batch["embeddings"], batch["losses"], torch.tensor([5, 20, 40])
+    x, losses, sizes = batch["rows"].values, batch["losses"], torch.tensor([5, 20, 40])
     neighbours = torch.cdist(x, x).argsort(dim=1)
     expected = [losses[i][neighbours[:, :size]].mean(dim=1).argmax() for i, size in enumerate(sizes.tolist())]
     assert worst_balls(x, losses, sizes).tolist() == expected
 
 
 def test_a_precision_gives_the_total_weight_asked_for():
-    x, sizes = problem(n=300, d=3)["embeddings"], torch.tensor([2.0, 40.0, 200.0])
+    x, sizes = problem(n=300, d=3)["rows"].values, torch.tensor([2.0, 40.0, 200.0])
     log_precisions = precisions_of_size(torch.cdist(x[:3], x).square(), sizes)
-    torch.testing.assert_close(weigh(x, x[:3], log_precisions.exp()).sum(dim=1), sizes, rtol=1e-4, atol=0)
+    torch.testing.assert_close(weigh(Rows(x), x[:3], log_precisions.exp()).sum(dim=1), sizes, rtol=1e-4, atol=0)

@@ -1,0 +1,113 @@
+"""Spotlights that move together on a CPU, by the compiled kernel in a few threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods import spotlight_kernel as kernel
+from methods.spotlight_barrier import Barrier
+from methods.spotlight_rows import Rows
+
+SECTIONS = 32  # at least, of the rows, where there are enough: more threads than that find nothing to do
+LONGEST = 64  # blocks of a section at most, so that sums in single precision stay short
+SETTLING = 2  # steps without moving at the end: the last one that moved may have emptied a spotlight
+WORTH_A_THREAD = (
+    200_000  # numbers that a step multiplies: with fewer, threads wait longer for each other than they work
+)
+
+
+class ThreadedChunk:
+    """b spotlights on their way.
+
+    Every spotlight is computed by itself and summed up in an order of its own: it ends bitwise where it would have
+    ended alone, whatever the number of threads.
+
+    Parameters
+    ----------
+    rows : Rows
+    losses : Tensor, shape (b, n), in nats
+    barrier : Barrier
+    centers, log_precisions : Tensor, shapes (b, d) and (b,)
+        The start.
+    learning_rate : float
+    patience : int
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        losses: Tensor,
+        barrier: Barrier,
+        centers: Tensor,
+        log_precisions: Tensor,
+        learning_rate: float,
+        patience: int,
+    ) -> None:
+        self.patience, self.steps = patience, len(barrier.reach)
+        self.state = _state(rows, losses, barrier, torch.cat([centers, log_precisions[:, None]], dim=1), learning_rate)
+        n_sections, b = self.state.counts.shape[:2]
+        is_worth = b * rows.values.numel() >= WORTH_A_THREAD
+        self.n_threads = min(torch.get_num_threads(), n_sections) if is_worth else 1
+        kernel.prepare(self.state)
+
+    def climb(self, first: int, last: int) -> None:
+        """Steps `first` to `last`, not included."""
+        if self.n_threads == 1:
+            kernel.climb(self.state, first, last, self.patience, 0, 1)
+            return
+        with ThreadPoolExecutor(self.n_threads - 1) as pool:  # threads of their own: all must run at once
+            others = [pool.submit(self._share, first, last, thread) for thread in range(1, self.n_threads)]
+            self._share(first, last, 0)
+        for other in others:
+            other.result()
+
+    def _share(self, first: int, last: int, thread: int) -> None:
+        kernel.climb(self.state, first, last, self.patience, thread, self.n_threads)
+
+    def end(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Centres (b, d), log precisions (b,), total weights (b,), objectives (b,), history (steps, b)."""
+        state, kind = self.state, torch.from_numpy(self.state.here).dtype
+        state.numbers[:, kernel.RATE] = 0
+        self.climb(self.steps, self.steps + SETTLING)
+        here, history = torch.from_numpy(state.here), torch.from_numpy(state.history).to(kind)
+        totals = torch.from_numpy(state.numbers[:, kernel.TOTAL]).to(kind)
+        return here[:, :-1], here[:, -1], totals, history[-1], history[: self.steps]
+
+
+def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learning_rate: float) -> kernel.State:
+    x = rows.values.numpy()
+    (n, d), b, dtype = x.shape, len(losses), x.dtype
+    span = kernel.BLOCK * max(1, min(LONGEST, n // (kernel.BLOCK * SECTIONS)))
+    here = np.ascontiguousarray(position, dtype=dtype)
+    numbers = np.zeros((b, 7))
+    numbers[:, kernel.RATE], numbers[:, kernel.BAR] = learning_rate, -np.inf
+    numbers[:, kernel.OFFSET] = losses.mean(dim=1)
+    return kernel.State(
+        x=np.ascontiguousarray(x),
+        shift=np.zeros(d, dtype) if rows.shift is None else rows.shift.numpy(),
+        factor=np.zeros(1, dtype) if rows.factor is None else rows.factor.reshape(1).numpy(),
+        norms=rows.norms.numpy(),
+        losses=np.ascontiguousarray(losses),
+        here=here,
+        before=here.copy(),
+        mean=np.zeros_like(here),
+        square=np.zeros_like(here),
+        query=np.zeros((b, d), dtype),
+        numbers=numbers,
+        sums=np.zeros((-(-n // span), b, 2 * d), dtype),
+        counts=np.zeros((-(-n // span), b, 4)),
+        reach=_settled(barrier.reach),
+        stiffness=_settled(barrier.stiffness),
+        history=np.zeros((len(barrier.reach) + SETTLING, b)),
+        meeting=np.zeros(2, np.int64),
+        span=span,
+    )
+
+
+def _settled(by_step: Tensor) -> np.ndarray:
+    """The same, its last step repeated."""
+    return np.concatenate([by_step.numpy(), *[by_step[-1:].numpy()] * SETTLING])
