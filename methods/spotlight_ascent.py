@@ -19,7 +19,7 @@ from methods.spotlight_rows import Rows
 if TYPE_CHECKING:
     from methods.spotlight_threads import ThreadedChunk
 
-LANES = 16  # spotlights that move together on a CPU: enough for a block of rows to be read once for all of them
+LANES = 8  # spotlights that move together on a CPU for each thread: a block of rows is read once for all of them
 REPORTS = 100  # times that an ascent says how far it is
 
 
@@ -119,7 +119,7 @@ def ascend(
     """
     on_cpu, n_spotlights = rows.values.device.type == "cpu", len(losses)
     widths = len(rows) - sizes if widths is None else widths
-    lanes, every, ends = (LANES if on_cpu else PRODUCT_LANES), max(1, steps // REPORTS), []
+    lanes, every, ends = (LANES * torch.get_num_threads() if on_cpu else PRODUCT_LANES), max(1, steps // REPORTS), []
     n_steps = math.ceil(n_spotlights / lanes) * steps
     for tick in progress(range(n_steps), "steps of spotlights", n_steps):
         first, step = tick // steps * lanes, tick % steps

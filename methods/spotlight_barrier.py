@@ -49,3 +49,7 @@ class Barrier:
         done = torch.linspace(0, 1, steps, dtype=torch.float64, device=sizes.device)[:, None]
         width = first * (last / first) ** done  # (steps, b)
         return cls(sizes + width, 2 * penalties / width.square())
+
+    def of(self, spotlights: Tensor) -> Barrier:
+        """That of some of them."""
+        return Barrier(self.reach[:, spotlights], self.stiffness[:, spotlights])

@@ -21,7 +21,10 @@ BETA_MEAN, BETA_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults in torch
 THRESHOLD = 1e-4  # relative gain that counts as progress, torch's ReduceLROnPlateau
 
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
-_compiled = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, cache=True, boundscheck=False)
+_options: Any = {"nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "boundscheck": False}
+_compiled = njit(cache=True, **_options)
+# inlined before it is compiled: functions of their own were optimised in another way when they came from the cache
+_part = njit(inline="always", **_options)
 
 
 class State(NamedTuple):
@@ -111,7 +114,7 @@ def prepare(state: State) -> None:
         _aim(state, lane)
 
 
-@_compiled
+@_part
 def _visit(
     state: State, section: int, start: int, stop: int, buffer: np.ndarray, weights: np.ndarray, reached: np.ndarray
 ) -> None:
@@ -144,7 +147,7 @@ def _visit(
         counts[3] += sum_of_losses
 
 
-@_compiled
+@_part
 def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
     """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike."""
     n_rows, n_lanes = len(rows), len(query)
@@ -157,7 +160,7 @@ def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
             _sixteen(rows, row, last, query[lane], out[lane])
 
 
-@_compiled
+@_part
 def _four_by_four(rows: np.ndarray, row: int, last: int, query: np.ndarray, lane: int, out: np.ndarray) -> None:
     x0, x1, x2, x3 = rows[row], rows[min(row + 1, last)], rows[min(row + 2, last)], rows[min(row + 3, last)]
     q0, q1, q2, q3 = query[lane], query[lane + 1], query[lane + 2], query[lane + 3]
@@ -186,7 +189,7 @@ def _four_by_four(rows: np.ndarray, row: int, last: int, query: np.ndarray, lane
         out[lane + 3, row + k] = (d0, d1, d2, d3)[k]
 
 
-@_compiled
+@_part
 def _sixteen(rows: np.ndarray, row: int, last: int, q: np.ndarray, out: np.ndarray) -> None:
     x0, x1, x2, x3 = rows[row], rows[min(row + 1, last)], rows[min(row + 2, last)], rows[min(row + 3, last)]
     x4, x5, x6, x7 = (
@@ -229,7 +232,7 @@ def _sixteen(rows: np.ndarray, row: int, last: int, q: np.ndarray, out: np.ndarr
         out[row + k] = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf)[k]
 
 
-@_compiled
+@_part
 def _gather(
     rows: np.ndarray,
     losses: np.ndarray,
@@ -255,7 +258,7 @@ def _gather(
             weighted[j] += l0 * x0[j]
 
 
-@_compiled
+@_part
 def _move(state: State, lane: int, step: int, patience: int) -> None:
     """One step of Adam, uphill; a spotlight without weight goes back and stays."""
     numbers, d = state.numbers[lane], state.x.shape[1]
@@ -304,7 +307,7 @@ def _move(state: State, lane: int, step: int, patience: int) -> None:
     _aim(state, lane)
 
 
-@_compiled
+@_part
 def _halve_rate(numbers: np.ndarray, step: int, objective: float, patience: int) -> None:
     """Halve the learning rate of a spotlight that has made no progress for too long."""
     if objective > numbers[BAR]:
@@ -314,7 +317,7 @@ def _halve_rate(numbers: np.ndarray, step: int, objective: float, patience: int)
         numbers[RATE] *= 0.5
 
 
-@_compiled
+@_part
 def _aim(state: State, lane: int) -> None:
     """What a pass needs of the position: 2 tau mu, tau and 1 - tau |mu|^2."""
     here, d = state.here[lane], state.x.shape[1]
@@ -340,7 +343,7 @@ def _atomic_add(_context: Any, array: Any, index: Any, value: Any) -> Any:
 _added: Any = intrinsic(_atomic_add)  # (array, index, value): add as one step that no other thread can divide
 
 
-@_compiled
+@_part
 def _meet(meeting: np.ndarray, n_threads: int) -> None:
     """Wait until all threads are here; on a busy machine a waiting one steps aside."""
     if n_threads == 1:

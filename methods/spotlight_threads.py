@@ -14,6 +14,7 @@ from methods.spotlight_rows import Rows
 
 SECTIONS = 32  # at least, of the rows, where there are enough: more threads than that find nothing to do
 LONGEST = 64  # blocks of a section at most, so that sums in single precision stay short
+TEAM = 4  # spotlights that a thread of its own is worth: the kernel multiplies four at once
 SETTLING = 2  # steps without moving at the end: the last one that moved may have emptied a spotlight
 WORTH_A_THREAD = (
     200_000  # numbers that a step multiplies: with fewer, threads wait longer for each other than they work
@@ -23,8 +24,9 @@ WORTH_A_THREAD = (
 class ThreadedChunk:
     """b spotlights on their way.
 
-    Every spotlight is computed by itself and summed up in an order of its own: it ends bitwise where it would have
-    ended alone, whatever the number of threads.
+    Where there are enough of them, each thread has its own; else all threads work on the same, each on its part of the
+    examples. Every spotlight is computed by itself and summed up in an order of its own: it ends bitwise where it would
+    have ended alone, whatever the number of threads.
 
     Parameters
     ----------
@@ -47,35 +49,40 @@ class ThreadedChunk:
         learning_rate: float,
         patience: int,
     ) -> None:
-        self.patience, self.steps = patience, len(barrier.reach)
-        self.state = _state(rows, losses, barrier, torch.cat([centers, log_precisions[:, None]], dim=1), learning_rate)
-        n_sections, b = self.state.counts.shape[:2]
-        is_worth = b * rows.values.numel() >= WORTH_A_THREAD
-        self.n_threads = min(torch.get_num_threads(), n_sections) if is_worth else 1
-        kernel.prepare(self.state)
+        self.patience, self.steps, b = patience, len(barrier.reach), len(losses)
+        n_threads = torch.get_num_threads() if b * rows.values.numel() >= WORTH_A_THREAD else 1
+        n_teams = n_threads if b >= TEAM * n_threads else 1
+        position = torch.cat([centers, log_precisions[:, None]], dim=1)
+        self.states = [
+            _state(rows, losses[team], barrier.of(team), position[team], learning_rate)
+            for team in torch.arange(b).chunk(n_teams)
+        ]
+        self.team_size = min(n_threads // n_teams, len(self.states[0].counts))
+        for state in self.states:
+            kernel.prepare(state)
 
     def climb(self, first: int, last: int) -> None:
         """Steps `first` to `last`, not included."""
-        if self.n_threads == 1:
-            kernel.climb(self.state, first, last, self.patience, 0, 1)
+        places = [(state, thread) for state in self.states for thread in range(self.team_size)]
+        if len(places) == 1:
+            self._share(first, last, *places[0])
             return
-        with ThreadPoolExecutor(self.n_threads - 1) as pool:  # threads of their own: all must run at once
-            others = [pool.submit(self._share, first, last, thread) for thread in range(1, self.n_threads)]
-            self._share(first, last, 0)
-        for other in others:
-            other.result()
+        with ThreadPoolExecutor(len(places)) as pool:  # a thread for each: those of a team wait for each other
+            for each in [pool.submit(self._share, first, last, *place) for place in places]:
+                each.result()
 
-    def _share(self, first: int, last: int, thread: int) -> None:
-        kernel.climb(self.state, first, last, self.patience, thread, self.n_threads)
+    def _share(self, first: int, last: int, state: kernel.State, thread: int) -> None:
+        kernel.climb(state, first, last, self.patience, thread, self.team_size)
 
     def end(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Centres (b, d), log precisions (b,), total weights (b,), objectives (b,), history (steps, b)."""
-        state, kind = self.state, torch.from_numpy(self.state.here).dtype
-        state.numbers[:, kernel.RATE] = 0
+        for state in self.states:
+            state.numbers[:, kernel.RATE] = 0
         self.climb(self.steps, self.steps + SETTLING)
-        here, history = torch.from_numpy(state.here), torch.from_numpy(state.history).to(kind)
-        totals = torch.from_numpy(state.numbers[:, kernel.TOTAL]).to(kind)
-        return here[:, :-1], here[:, -1], totals, history[-1], history[: self.steps]
+        here = torch.from_numpy(np.concatenate([state.here for state in self.states]))
+        totals = np.concatenate([state.numbers[:, kernel.TOTAL] for state in self.states])
+        history = torch.from_numpy(np.concatenate([state.history for state in self.states], axis=1)).to(here.dtype)
+        return here[:, :-1], here[:, -1], torch.from_numpy(totals).to(here), history[-1], history[: self.steps]
 
 
 def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learning_rate: float) -> kernel.State:
