@@ -14,6 +14,7 @@ from methods.contract import InvalidInput, ModelOutputs, Slices
 from methods.ranges import check_ranges
 from methods.spotlight_ascent import Ascent, ascend, weigh
 from methods.spotlight_rows import Rows
+from methods.spotlight_sample import refine, spread
 from methods.spotlight_size import Members, best_cut, f1_of_errors, hard_members, loss_gap
 from methods.spotlight_start import EmbeddingMap, covering, precisions_of_size, worst_balls
 
@@ -66,6 +67,12 @@ class Spotlight:
     members : {"round", "support"}
         How weights become a set: the round(sum k) examples of largest weight, or all that have any. The paper does not
         say, and it decides: the second set is several times larger. Not used by `loss_gap_cut`.
+    sample : int, >= 2, optional
+        For millions of examples: spotlights climb over a sample of this many, and then over those nearest to them,
+        which takes a few passes over all instead of thousands (`methods.spotlight_sample`). A sample should hold
+        hundreds of the examples that a spotlight is to hold, or it finds what only the sample has.
+    passes : int, >= 1
+        With a sample: how often, at most, a spotlight gets new neighbours.
 
     Attributes
     ----------
@@ -119,6 +126,8 @@ class Spotlight:
     patience: int = field(default=10, metadata={"min": 0})
     pca: int | None = field(default=None, metadata={"min": 1})
     members: Members = "round"
+    sample: int | None = field(default=None, metadata={"min": 2})
+    passes: int = field(default=2, metadata={"min": 1})
 
     def fit(self, outputs: ModelOutputs) -> Self:
         (fitted,) = self.fit_many([outputs], seeds=[0])
@@ -216,12 +225,21 @@ class Spotlight:
         return torch.where(ranges > 0, ranges, 1.0)
 
     def _climb(self, x: Rows, embedding_map: EmbeddingMap, losses: Tensor, sizes: Tensor, penalties: Tensor) -> Ascent:
+        if self.sample is None or self.sample >= len(x):
+            return self._ascend(x, embedding_map, losses, sizes, penalties)
+        some = spread(len(x), self.sample).to(losses.device)
+        scaled = sizes * (self.sample / len(x))  # S among all is its share among some
+        found = self._ascend(Rows(x[some]), embedding_map, losses[:, some], scaled, penalties)
+        options: dict[str, Any] = {"learning_rate": self.learning_rate, "patience": self.patience, "steps": self.steps}
+        return refine(x, losses, sizes, penalties, found, n_held=self.sample, passes=self.passes, **options)
+
+    def _ascend(self, x: Rows, embedding_map: EmbeddingMap, losses: Tensor, sizes: Tensor, penalties: Tensor) -> Ascent:
         widths = None
         if self.start == "ball":
             # from the barrier: the paper's n - S would first blow the ball up to all examples, or kill it
             widths = torch.minimum(sizes, (len(x) - sizes).clamp_min(1)) * FIRST_WIDTH
             whole = x.whole()
-            centers = whole[worst_balls(whole, losses, sizes)]
+            centers = whole[worst_balls(whole, losses, sizes.round().long().clamp_min(1))]
             distances = torch.cdist(centers, whole, compute_mode="donot_use_mm_for_euclid_dist").square_()  # (b, n)
             log_precisions = precisions_of_size(distances, sizes + widths)
         else:

@@ -171,6 +171,13 @@ def weigh(rows: Rows, centers: Tensor, precisions: Tensor) -> Tensor:
     >>> weigh(Rows(torch.tensor([[0.0], [1.0], [2.0]])), torch.zeros(1, 1), torch.tensor([0.5])).tolist()
     [[1.0, 0.5, 0.0]]
     """
+    return distances(rows, centers).mul_(-precisions[:, None]).add_(1).clamp_min_(0)
+
+
+def distances(rows: Rows, centers: Tensor) -> Tensor:
+    """Squared distances of n examples to centres of shape (s, d): Tensor, shape (s, n)."""
     # differences, not a matrix product: a pair's distance must not depend on what else is in the batch
-    blocks = [torch.cdist(centers, block, compute_mode="donot_use_mm_for_euclid_dist") for block in rows.blocks()]
-    return torch.cat(blocks, dim=1).square_().mul_(-precisions[:, None]).add_(1).clamp_min_(0)
+    squared = centers.new_empty(len(centers), len(rows))
+    for at, block in rows.blocks():
+        squared[:, at] = torch.cdist(centers, block, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return squared

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NARROWEST = 0.05  # w / S at the end
+
 
 @dataclass(frozen=True, eq=False)
 class Barrier:
@@ -29,7 +31,7 @@ class Barrier:
 
     @classmethod
     def shrinking(cls, sizes: Tensor, penalties: Tensor, widths: Tensor, steps: int) -> Barrier:
-        """Widths that fall geometrically to 0.05 S at the last step; constant where they begin below that.
+        """Widths that fall geometrically to `NARROWEST` S at the last step; constant where they begin below that.
 
         Parameters
         ----------
@@ -44,7 +46,7 @@ class Barrier:
         [600.0, 150.0, 105.0]
         """
         sizes, penalties, widths = (each.double() for each in (sizes, penalties, widths))
-        last = 0.05 * sizes
+        last = NARROWEST * sizes
         first = torch.maximum(widths, last)
         done = torch.linspace(0, 1, steps, dtype=torch.float64, device=sizes.device)[:, None]
         width = first * (last / first) ** done  # (steps, b)

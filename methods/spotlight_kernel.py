@@ -21,7 +21,8 @@ BETA_MEAN, BETA_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults in torch
 THRESHOLD = 1e-4  # relative gain that counts as progress, torch's ReduceLROnPlateau
 
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
-_options: Any = {"nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "boundscheck": False}
+_fast = {"nsz", "arcp", "contract", "afn", "reassoc"}  # all but: there is no NaN and no infinity
+_options: Any = {"nogil": True, "fastmath": _fast, "boundscheck": False, "error_model": "numpy"}
 _compiled = njit(cache=True, **_options)
 # inlined before it is compiled: functions of their own were optimised in another way when they came from the cache
 _part = njit(inline="always", **_options)

@@ -48,11 +48,16 @@ class Rows:
     @cached_property
     def norms(self) -> Tensor:
         """Squared lengths: shape (n,)."""
-        return torch.cat([torch.linalg.vecdot(block, block) for block in self.blocks()])
+        norms = self.values.new_empty(len(self))
+        for at, block in self.blocks():
+            norms[at] = torch.linalg.vecdot(block, block)
+        return norms
 
-    def blocks(self) -> Iterator[Tensor]:
-        """All of it, block by block."""
-        return (self[start : start + BLOCK_ROWS] for start in range(0, len(self), BLOCK_ROWS))
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All of it, block by block, and where each block stands."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            at = slice(start, start + BLOCK_ROWS)
+            yield at, self[at]
 
     def whole(self) -> Tensor:
         """All of it at once: shape (n, d)."""

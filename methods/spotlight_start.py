@@ -67,7 +67,7 @@ class EmbeddingMap:
     def __call__(self, embeddings: Tensor) -> Tensor:
         """Tensor, shape (n, d) to (n, p)."""
         rows = Rows(embeddings, self.mean, 1 / self.scale)
-        return rows.whole() if self.basis is None else torch.cat([block @ self.basis for block in rows.blocks()])
+        return rows.whole() if self.basis is None else torch.cat([block @ self.basis for _, block in rows.blocks()])
 
     def rows(self, embeddings: Tensor) -> Rows:
         """The same; what is too large to be held twice (on a CPU) is mapped block by block whenever it is read."""
@@ -85,7 +85,7 @@ def _principal_directions(centred: Rows, n_components: int) -> Tensor:
     """The first eigenvectors of the covariance, the largest eigenvalue first: shape (d, p)."""
     d = centred.n_dimensions
     covariance = centred.values.new_zeros(d, d, dtype=torch.float64)
-    for block in centred.blocks():
+    for _, block in centred.blocks():
         covariance += block.T @ block
     directions: Tensor = torch.linalg.eigh(covariance).eigenvectors.flip(1)  # (d, d)
     return directions[:, :n_components].to(centred.values.dtype)

@@ -81,7 +81,9 @@ def test_the_gradient_is_that_of_autograd(kind, n, d, seed, reach):
     barrier = Barrier.shrinking(sizes, penalties, widths, steps=1)
     chunk = kind(batch["rows"], losses, barrier, centers, log_precisions, learning_rate=0.0, patience=10)
     chunk.climb(0, 1)
-    gradients = 10 * torch.as_tensor(chunk.states[0].mean if kind is ThreadedChunk else chunk.mean)  # Adam takes a tenth
+    gradients = 10 * torch.as_tensor(
+        chunk.states[0].mean if kind is ThreadedChunk else chunk.mean
+    )  # Adam takes a tenth
     values = torch.as_tensor(chunk.states[0].history[0] if kind is ThreadedChunk else chunk.history[0][:, 0])
 
     for i in range(b):
