@@ -162,7 +162,9 @@ class Spotlight:
         """Fit p problems that share their embeddings."""
         embeddings = outputs[0].embeddings
         self._check(*embeddings.shape)
-        embedding_map = EmbeddingMap.learned(embeddings, normalise=self.start != "paper", n_components=self.pca)
+        n = len(embeddings)
+        shown = embeddings if self.sample is None or self.sample >= n else embeddings[spread(n, self.sample)]
+        embedding_map = EmbeddingMap.learned(shown, normalise=self.start != "paper", n_components=self.pca)
         x = embedding_map.rows(embeddings)
         losses = torch.stack([each.losses for each in outputs])  # (p, n)
         errors = torch.stack([~each.correct for each in outputs])  # (p, n)

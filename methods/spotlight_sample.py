@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,38 +80,60 @@ def refine(
     ends = []
     for lane in range(len(losses)):
         one = slice(lane, lane + 1)
-        problem = rows, losses[one], sizes[one], penalties[one]
-        at = found.centers[one], found.log_precisions[one]
-        best = _over_all(problem, at)
+        problem = _Problem(rows, losses[one], sizes[one], penalties[one])
+        best = place = problem.at(found.centers[one], found.log_precisions[one])
         for _ in range(passes):
-            at, is_among_them = _among_neighbours(problem, at, n_held, options)
-            best = max(best, _over_all(problem, at), key=lambda end: float(end.objectives))
-            if is_among_them:
+            before, place = place, problem.among_neighbours(place, n_held, options)
+            best = max(best, place, key=lambda each: float(each.objective))
+            if len(rows) <= n_held or place.is_within(before, n_held):
                 break
         ends.append(best)
     return Ascent(
-        centers=torch.cat([end.centers for end in ends]),
-        log_precisions=torch.cat([end.log_precisions for end in ends]),
-        sizes=torch.cat([end.sizes for end in ends]),
-        objectives=torch.cat([end.objectives for end in ends]),
+        centers=torch.cat([end.center for end in ends]),
+        log_precisions=torch.cat([end.log_precision for end in ends]),
+        sizes=torch.cat([end.size for end in ends]),
+        objectives=torch.cat([end.objective for end in ends]),
         history=found.history,
     )
 
 
-def _among_neighbours(
-    problem: tuple[Rows, Tensor, Tensor, Tensor], at: tuple[Tensor, Tensor], n_held: int, options: Any
-) -> tuple[tuple[Tensor, Tensor], bool]:
-    """Where one spotlight ends over the examples nearest to it, and whether it reaches none beyond them."""
-    rows, losses, sizes, penalties = problem
-    center, _ = at
-    nearest = distances(rows, center)[0].topk(n_held, largest=False)
-    reach, some = nearest.values.max().sqrt(), nearest.indices.sort().values
-    held, first_width = Rows(rows[some]), torch.minimum(sizes * FIRST_WIDTH, (len(rows) - sizes).clamp_min(1))
-    end = ascend(held, losses[:, some], sizes, penalties, *at, widths=first_width, **options)
-    farthest = (end.centers[0] - center[0]).norm() + (-end.log_precisions[0] / 2).exp()
-    return (end.centers, end.log_precisions), bool(farthest <= reach) or n_held == len(rows)
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where one spotlight is, and what one pass over all examples says of it."""
+
+    center: Tensor  # (1, d)
+    log_precision: Tensor  # (1,)
+    size: Tensor  # (1,)
+    objective: Tensor  # (1,)
+    distances: Tensor  # (n,), squared
+
+    def is_within(self, other: _Place, n_nearest: int) -> bool:
+        """Whether it reaches no example but those nearest to the other place."""
+        reach = other.distances.kthvalue(n_nearest).values.sqrt()
+        return bool((self.center - other.center).norm() + (-self.log_precision / 2).exp() <= reach)
 
 
-def _over_all(problem: tuple[Rows, Tensor, Tensor, Tensor], at: tuple[Tensor, Tensor]) -> Ascent:
-    """The same place, with size and objective over all examples."""
-    return ascend(*problem, *at, steps=1, learning_rate=0.0, widths=NARROWEST * problem[2])
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """One spotlight's: all examples, its losses (1, n), size (1,) and penalty (1,)."""
+
+    rows: Rows
+    losses: Tensor
+    size: Tensor
+    penalty: Tensor
+
+    def at(self, center: Tensor, log_precision: Tensor) -> _Place:
+        (to_all,) = distances(self.rows, center)
+        weights = (1 - log_precision.exp() * to_all).clamp_min_(0)
+        total, width = weights.sum().clamp_min(torch.finfo(weights.dtype).tiny), NARROWEST * self.size
+        short = (self.size + width - total).clamp_min(0) / width
+        objective = torch.dot(weights, self.losses[0]) / total - self.penalty * short.square()
+        return _Place(center, log_precision, total[None], objective.to(weights), to_all)
+
+    def among_neighbours(self, place: _Place, n_held: int, options: dict[str, Any]) -> _Place:
+        """Where the spotlight ends over the examples nearest to a place."""
+        some = place.distances.topk(n_held, largest=False).indices.sort().values
+        first_width = torch.minimum(self.size * FIRST_WIDTH, (len(self.rows) - self.size).clamp_min(1))
+        problem = Rows(self.rows[some]), self.losses[:, some], self.size, self.penalty
+        end = ascend(*problem, place.center, place.log_precision, widths=first_width, **options)
+        return self.at(end.centers, end.log_precisions)
