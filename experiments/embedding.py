@@ -40,7 +40,11 @@ class Embedded:
 
 
 class Embedding(Protocol):
-    """Where embeddings come from: a dataclass whose fields are the settings in `conf/embedding`."""
+    """Where embeddings come from: a dataclass whose fields are the settings in `conf/embedding`.
+
+    One that takes long may have more: `check(settings, dataset, model)`, which refuses what has no room before a model
+    is trained, and `forecast(settings, dataset, model, splits)`, whose `text()` a dry run prints.
+    """
 
     def hidden_layers(self, model: ModelUnderAudit) -> tuple[Layer, ...]:
         """The layers whose outputs inference must keep."""

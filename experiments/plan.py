@@ -9,15 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.cache import Entry
-from experiments.console import printer
+from experiments.compute import threads
+from experiments.console import printer, say
 from experiments.contract import Dataset, ModelUnderAudit, ProblemSet, Split
-from experiments.inference import LOGITS, forward, forward_entries, needed_layers, needed_splits
+from experiments.inference import LOGITS, evaluated_splits, forward, forward_entries, needed_layers, needed_splits
 from experiments.layers import Layer
 from experiments.loading import load_dataset
 from experiments.reading.stored import Stored
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
-from experiments.training import build_model, model_entry, recipe_of
+from experiments.training import build_model, check_embedding, model_entry, recipe_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def plan(config: DictConfig) -> None:
     console = printer()
     console.print(f"\n{record.folder}", soft_wrap=True)
     console.print(table)
+    if not (isinstance(dataset, ProblemSet) or record.done):
+        _forecast(settings, dataset)
     console.print(f"disk needed in {settings.paths.cache}: {sum(step.size for step in steps) / 1e6:.1f} MB")
 
 
@@ -58,6 +61,21 @@ def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
             size = dataset.split(split).n_examples * columns[output] * 4
             steps.append(_step(f"infer {split} {output.name}", at, size))
     return steps
+
+
+def _forecast(settings: Settings, dataset: Dataset) -> None:
+    """Print what an embedding that takes long will take, measured on some examples with the weights before training."""
+    embedding = settings.explainer or settings.embedding.instance
+    if not hasattr(embedding, "forecast"):
+        return
+    model = build_model(settings, dataset)
+    check_embedding(settings, dataset, model)
+    more = [] if settings.explainer is None else [settings.evaluation.opponents_from]
+    say("measuring the embedding on a few examples, which may take some seconds")
+    with threads(settings.compute):
+        found = embedding.forecast(settings, dataset, model, dict.fromkeys([*evaluated_splits(settings), *more]))
+    if found is not None:
+        printer().print(found.text(), soft_wrap=True)
 
 
 def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[Layer, int]:

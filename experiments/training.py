@@ -87,7 +87,7 @@ class Training:
 def train_or_load(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
     """The model under audit with its weights: from the cache, or trained and then cached."""
     model = build_model(settings, dataset)
-    settings.embedding.instance.hidden_layers(model)  # a layer that is not there must not cost a training run
+    check_embedding(settings, dataset, model)  # a layer that is not there must not cost a training run
     recipe = recipe_of(settings)
     if recipe is not None:
         entry = model_entry(settings, dataset)
@@ -95,6 +95,14 @@ def train_or_load(settings: Settings, dataset: Dataset) -> ModelUnderAudit:
         model.module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
     model.module.eval()
     return model
+
+
+def check_embedding(settings: Settings, dataset: Dataset, model: ModelUnderAudit) -> None:
+    """Raise `InvalidInput` where a layer is not there, or what must be computed over it has no room in memory."""
+    embedding = settings.embedding.instance
+    embedding.hidden_layers(model)
+    if hasattr(embedding, "check"):
+        embedding.check(settings, dataset, model)
 
 
 def recipe_of(settings: Settings) -> Training | None:

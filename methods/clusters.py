@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -10,8 +11,44 @@ import torch
 from torch import Tensor
 
 from methods.contract import InvalidInput, ModelOutputs
+from methods.products import products
 
 Rank = Literal["distance", "loss"]
+
+BLOCK_ROWS = 8_192  # in double precision at once: at 512 dimensions 34 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Embeddings that are doubled where they are looked at, so that there need not be room for all of them.
+
+    Parameters
+    ----------
+    embeddings : Tensor, shape (n, d), float32
+        May be memory-mapped.
+    unit : bool
+        Whether rows are divided by their length.
+
+    Examples
+    --------
+    >>> rows = Rows(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), unit=True)
+    >>> len(rows), rows[torch.tensor([0])]
+    (2, tensor([[0.6000, 0.8000]], dtype=torch.float64))
+    """
+
+    embeddings: Tensor
+    unit: bool = False
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Tensor, shape (rows, d), float64, on the CPU."""
+        x = self.embeddings[rows].detach().cpu().double()
+        return unit_rows(x) if self.unit else x
+
+    def blocks(self) -> Iterator[slice]:
+        return (slice(start, start + BLOCK_ROWS) for start in range(0, len(self), BLOCK_ROWS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,20 +126,20 @@ class ClusterShapes:
     spreads: Tensor
 
     @classmethod
-    def learned(cls, x: Tensor, members: Tensor, centers: Tensor) -> Self:
+    def learned(cls, x: Tensor | Rows, members: Tensor, centers: Tensor) -> Self:
         """Spreads from the examples that the clusters were fitted on.
 
         Parameters
         ----------
-        x : Tensor, shape (n, d), float64
+        x : Tensor, shape (n, d), float64, or Rows
         members : Tensor, shape (n, s), bool
             Each column has at least one.
         centers : Tensor, shape (s, d), float64
         """
-        spreads = [squared_distances(x[of], c).mean() for of, c in zip(members.T, centers, strict=True)]
-        return cls(centers, torch.stack(spreads) if spreads else x.new_zeros(0))
+        spreads = [_squared(x, _rows(of), c).mean() for of, c in zip(members.T, centers, strict=True)]
+        return cls(centers, torch.stack(spreads) if spreads else centers.new_zeros(0))
 
-    def membership(self, x: Tensor, members: Tensor, losses: Tensor, rank: Rank) -> Tensor:
+    def membership(self, x: Tensor | Rows, members: Tensor, losses: Tensor, rank: Rank) -> Tensor:
         """Positive for members and 0 for others: precision-at-k must not be left to ties.
 
         By distance a member has 1 / (1 + d^2 / spread); by loss the share of the slice's members, itself among them,
@@ -110,7 +147,7 @@ class ClusterShapes:
 
         Parameters
         ----------
-        x : Tensor, shape (n, d), float64
+        x : Tensor, shape (n, d), float64, or Rows
         members : Tensor, shape (n, s), bool
         losses : Tensor, shape (n,), in nats
         rank : {"distance", "loss"}
@@ -121,13 +158,22 @@ class ClusterShapes:
         """
         membership = torch.zeros(members.shape)
         for column in range(members.shape[1]):
-            rows = members[:, column].nonzero().flatten()
+            rows = _rows(members[:, column])
             if rank == "loss":
                 membership[rows, column] = loss_ranks(losses[rows])
             else:
-                distances = squared_distances(x[rows], self.centers[column])  # (members,)
+                distances = _squared(x, rows, self.centers[column])  # (members,)
                 membership[rows, column] = closeness(distances, self.spreads[column])
         return membership
+
+
+def _rows(members: Tensor) -> Tensor:
+    return members.nonzero().flatten()
+
+
+def _squared(x: Tensor | Rows, rows: Tensor, center: Tensor) -> Tensor:
+    """From some rows to one centre, by blocks: shape (rows,)."""
+    return torch.cat([squared_distances(x[part], center) for part in torch.split(rows, BLOCK_ROWS)])
 
 
 def closeness(squared: Tensor, spread: Tensor) -> Tensor:
@@ -169,9 +215,16 @@ def nearest(x: Tensor, centers: Tensor) -> Tensor:
     >>> nearest(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([[1.0], [3.0]])).tolist()
     [0, 0, 1]
     """
-    # no matrix product: its rounding of a row depends on which other rows there are, and with it where a row goes
-    distances = torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist")  # (n, k)
-    return distances.min(dim=1).indices
+    lengths = centers.square().sum(dim=1)  # (k,)
+    scores = lengths - 2 * products(x, centers)  # (n, k), squared distances less |x|^2
+    best, clusters = scores.min(dim=1)
+    second = scores.scatter(1, clusters[:, None], torch.inf).amin(dim=1)
+    error = 8 * x.shape[1] * torch.finfo(x.dtype).eps * (x.square().sum(dim=1) + lengths.max())  # more than of both
+    # a product's rounding of a row depends on which other rows there are, so where it could decide it must not
+    doubtful = (~(second - best > error)).nonzero().flatten()
+    distances = torch.cdist(x[doubtful], centers, compute_mode="donot_use_mm_for_euclid_dist")  # (doubtful, k)
+    clusters[doubtful] = distances.min(dim=1).indices
+    return clusters
 
 
 def squared_distances(x: Tensor, center: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -24,6 +25,7 @@ NUMBERED = (
     "number the classes from 0, as the columns of logits or probabilities are numbered "
     "(pandas.factorize(labels, sort=True)[0] does it in alphabetical order)"
 )
+SHARED = ("embeddings", "logits")  # large: kept as they were given where that is in order
 SHOWN = 8  # slices that are described; of more, the number is said
 FIRST = 3  # members of a slice that are named
 
@@ -139,6 +141,8 @@ class ModelOutputs:
             Turned into strings; they must be distinct. By default the numbers of the rows, in the order of the rows:
             "000", "001" ...
         embeddings : array-like, shape (n, d)
+            A tensor or a `numpy.memmap`, in single precision and in the order of sorted ids, is not copied (nor are
+            such logits): a file may be larger than memory.
         losses : array-like, shape (n,), in nats, optional
             The cross-entropy of logits and labels where it is left out.
         correct : array-like, shape (n,), optional
@@ -176,12 +180,16 @@ class ModelOutputs:
         ids = np.asarray(row_numbers(n) if example_ids is None else [str(i) for i in example_ids], dtype=object)
         # Python's order of strings, which the contract's check uses too
         order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        in_order = bool((order[1:] > order[:-1]).all())
         sorted_ids = tuple(ids[order])
         check_example_ids(sorted_ids)
         tensors = {name: _as_tensor(name, values, kind, n, counted) for name, (values, kind) in arrays.items()}
         tensors["logits"] = _as_logits(tensors["logits"], tensors.pop("probabilities"))
         device, rows = getattr(tensors["embeddings"], "device", None), torch.from_numpy(order)
-        sorted_arrays = {name: None if a is None else a.to(device)[rows] for name, a in tensors.items()}
+        sorted_arrays = {
+            name: None if a is None else a.to(device) if in_order and name in SHARED else a.to(device)[rows]
+            for name, a in tensors.items()
+        }
         return cls(sorted_ids, **_with_outcomes(sorted_ids, sorted_arrays))
 
     def relabelled(self, labels: Tensor, embeddings: Tensor | None = None) -> ModelOutputs:
@@ -410,10 +418,9 @@ def check_tensor(
     if not dtype.is_floating_point or values.numel() == 0:
         return
     for start in range(0, len(values), BLOCK_ROWS):
-        finite = torch.isfinite(values[start : start + BLOCK_ROWS])
-        finite = finite if n_dims == 1 else finite.all(dim=1)
-        if not finite.all():
-            row = start + int((~finite).nonzero()[0])
+        block = values[start : start + BLOCK_ROWS]
+        if not torch.isfinite(torch.stack(torch.aminmax(block))).all():  # NaN is the least and the largest, then
+            row = start + int((~torch.isfinite(block)).nonzero()[0, 0])
             raise InvalidInput(f"{name} is not finite at row {row} ({example_ids[row]!r})")
 
 
@@ -476,8 +483,7 @@ def _as_tensor(name: str, values: Any, dtype: torch.dtype, n_examples: int, coun
     if values is None:
         return None
     try:
-        # pandas hands out read-only arrays, which torch cannot wrap: copy those
-        array = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        array = values.detach() if isinstance(values, Tensor) else _wrapped(values)
     except (TypeError, ValueError) as error:
         text = next((value for value in np.array(values, dtype=object).flat if isinstance(value, str)), None)
         if name == "labels" and text is not None:
@@ -488,6 +494,15 @@ def _as_tensor(name: str, values: Any, dtype: torch.dtype, n_examples: int, coun
             f"{name} has {array.numel() if array.ndim == 0 else len(array)} rows, {counted} has {n_examples}"
         )
     return _converted(name, array, dtype)
+
+
+def _wrapped(values: Any) -> Tensor:
+    """A tensor on a memory-mapped array itself, and on a copy of anything else, which may change or be read-only."""
+    if not isinstance(values, np.memmap):
+        return torch.from_numpy(np.array(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a file opened to be read cannot be written, nor is it
+        return torch.from_numpy(values)
 
 
 def _converted(name: str, array: Tensor, dtype: torch.dtype) -> Tensor:

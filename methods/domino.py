@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -12,6 +12,8 @@ from methods.contract import InvalidInput, ModelOutputs, Slices, Unsupported
 from methods.domino_mixture import Examples, Mixture, Responsibilities, Statistics, fitted
 from methods.domino_start import Projection, from_confusion, from_kmeans
 from methods.ranges import check_ranges
+
+SINGLE_FROM = 16_384  # examples, over which rounding errors average out; fewer take no time in double precision
 
 
 @dataclass
@@ -78,8 +80,11 @@ class Domino:
     The slicing step of Eyuboglu et al. (2022) models P(z, y, y') = sum_s P(s) P(z | s) P(y | s)^gamma P(y' | s)^gamma'.
     A soft prediction q enters as q . P(y' | s), as in their release. That gives every new example to its likeliest
     slice, be the posterior 1e-150, which is not done here. How the likelihood is kept from falling stands at
-    `methods.domino_mixture.fitted`. The paper embeds with CLIP (`embedding=encoder`). Beside the embeddings, which may
-    be memory-mapped, it holds the (n, p) projected ones and, to predict, (n, k) posteriors, in single precision.
+    `methods.domino_mixture.fitted`. The paper embeds with CLIP (`embedding=encoder`).
+
+    From 16,384 examples on, a fit takes products in single precision while that errs by less than `tol` nats an
+    example (`methods.domino_mixture.Mixture.rounding`), else in double. Beside the embeddings, which may be
+    memory-mapped, it holds the (n, p) projected ones, where there is a projection, and (n, n_slices) memberships.
 
     Examples
     --------
@@ -94,7 +99,7 @@ class Domino:
     (1.0, 1)
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # many examples in single precision
 
     n_slices: int = field(default=5, metadata={"min": 1})
     n_components: int = field(default=25, metadata={"min": 1})
@@ -115,17 +120,17 @@ class Domino:
         self._check_components(outputs.n_examples)
         self.start_ = self._start_for(logits.shape[1])
         self.projection_ = Projection.learned(outputs.embeddings, self.pca)
-        examples = _examples(outputs, labels, logits, self.projection_)
-        fit = fitted(examples, self._first(examples), max_iter=self.max_iter, tol=self.tol, reg_covar=self.reg_covar)
+        examples, first = self._started(_examples(outputs, labels, logits, self.projection_))
+        fit = fitted(examples, first, max_iter=self.max_iter, tol=self.tol, reg_covar=self.reg_covar)
         self.mixture_, self.log_likelihood_, self.converged_ = fit
-        self._choose(Statistics.of(examples, self.mixture_.responsibilities))
+        self._choose(*self.mixture_.sizes_and_losses(examples))
         return self
 
     def predict(self, outputs: ModelOutputs) -> Slices:
         labels, logits = _labels_and_logits(outputs)
         self._check_columns(outputs.embeddings.shape[1], logits.shape[1])
         examples = _examples(outputs, labels, logits, self.projection_)
-        membership = self.mixture_.posteriors(examples)[:, self.components_].cpu()  # (n, s)
+        membership = self.mixture_.posteriors(examples, self.components_).cpu()  # (n, s)
         return Slices(outputs.example_ids, membership, membership > 0.5, self.diagnostics_)
 
     def _check_components(self, n_examples: int) -> None:
@@ -144,6 +149,15 @@ class Domino:
             )
         return "confusion" if self.start != "kmeans" and enough else "kmeans"
 
+    def _started(self, examples: Examples) -> tuple[Examples, Mixture]:
+        """The examples in the precision to begin with, and the first mixture."""
+        if examples.n_examples >= SINGLE_FROM:
+            single = replace(examples, dtype=torch.float32)
+            first = self._first(single)
+            if first.rounding() < self.tol:
+                return single, first
+        return examples, self._first(examples)
+
     def _first(self, examples: Examples) -> Mixture:
         """The mixture that the first responsibilities give."""
         responsibilities: Responsibilities
@@ -158,9 +172,9 @@ class Domino:
             prediction_weight=self.prediction_weight,
         )
 
-    def _choose(self, statistics: Statistics) -> None:
-        gaps, sizes = self.mixture_.error_gaps(), statistics.sizes  # (k,) both
-        mean_losses = statistics.losses / sizes.clamp(min=1)
+    def _choose(self, sizes: Tensor, losses: Tensor) -> None:
+        """The components with the largest gaps, or losses, of those that answer for an example: shapes (k,) both."""
+        gaps, mean_losses = self.mixture_.error_gaps(), losses / sizes.clamp(min=1)
         scores = (gaps if self.rank == "error_gap" else mean_losses).where(sizes >= 1, -torch.inf)
         n_slices = min(self.n_slices, int((sizes >= 1).sum()))
         self.components_ = scores.argsort(descending=True, stable=True)[:n_slices].tolist()
@@ -194,6 +208,6 @@ def _labels_and_logits(outputs: ModelOutputs) -> tuple[Tensor, Tensor]:
 
 
 def _examples(outputs: ModelOutputs, labels: Tensor, logits: Tensor, projection: Projection) -> Examples:
-    device = outputs.embeddings.device
+    device = outputs.losses.device  # embeddings may stay elsewhere: their blocks are sent there one by one
     coordinates = projection.coordinates(outputs.embeddings)
     return Examples(coordinates, projection.shift, labels.to(device), logits.to(device), outputs.losses.to(device))

@@ -10,28 +10,30 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from methods.products import products, sums
 from methods.progress import progress
 
-BLOCK_ROWS = 4_096  # held in double precision at once: with 512 coordinates their moments take 34 MB
+BLOCK_ROWS = 2_048  # at once, and half as many doubles: with 512 coordinates 8 MB, which stay in a processor's cache
 EPS = torch.finfo(torch.float64).eps
 
 
 class Block(NamedTuple):
-    """Some consecutive examples, in double precision.
+    """Some consecutive examples, in the precision of the pass; the next block takes the place of this one.
 
     Parameters
     ----------
     rows : slice
         Their place among all examples.
-    moments : Tensor, shape (b, 1 + 2p), float64
-        One, the coordinates and their squares: in these the log-density of a diagonal Gaussian is linear.
+    coordinates, squares : Tensor, shape (b, p)
+        In these and 1 the log-density of a diagonal Gaussian is linear.
     labels : Tensor, shape (b,), int64, in [0, c)
-    predictions : Tensor, shape (b, c), float64, rows sum to 1
+    predictions : Tensor, shape (b, c), rows sum to 1
     losses : Tensor, shape (b,), float64, in nats
     """
 
     rows: slice
-    moments: Tensor
+    coordinates: Tensor
+    squares: Tensor
     labels: Tensor
     predictions: Tensor
     losses: Tensor
@@ -42,17 +44,19 @@ Responsibilities = Callable[[Block], tuple[Tensor, Tensor]]  # of each component
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What the mixture sees, in single precision and shared with the model's outputs; blocks are doubled on the way.
+    """What the mixture sees, in single precision and shared with the model's outputs.
 
     Parameters
     ----------
     coordinates : Tensor, shape (n, p)
         Embeddings, perhaps projected; may be memory-mapped.
-    shift : Tensor, shape (p,), float64
+    shift : Tensor, shape (p,)
         Subtracted in each block: near the origin, variances lose little as differences of squares.
     labels : Tensor, shape (n,), int64, in [0, c)
     logits : Tensor, shape (n, c)
     losses : Tensor, shape (n,), in nats
+    dtype : torch.dtype
+        The precision within a block; sums over blocks are doubles.
     """
 
     coordinates: Tensor
@@ -60,6 +64,7 @@ class Examples:
     labels: Tensor
     logits: Tensor
     losses: Tensor
+    dtype: torch.dtype = torch.float64
 
     @property
     def n_examples(self) -> int:
@@ -70,12 +75,18 @@ class Examples:
         return self.logits.shape[1]
 
     def blocks(self) -> Iterator[Block]:
-        for start in range(0, self.n_examples, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            x = self.coordinates[rows].double() - self.shift  # (b, p)
-            moments = torch.cat([x.new_ones(len(x), 1), x, x.square()], dim=1)  # (b, 1 + 2p)
-            predictions = self.logits[rows].double().softmax(dim=1)  # (b, c)
-            yield Block(rows, moments, self.labels[rows], predictions, self.losses[rows].double())
+        device, shift = self.labels.device, self.shift.to(self.labels.device, self.dtype)
+        n_rows = 4 * BLOCK_ROWS // self.dtype.itemsize
+        buffers = torch.empty(
+            2, min(n_rows, self.n_examples), self.coordinates.shape[1], dtype=self.dtype, device=device
+        )
+        for start in range(0, self.n_examples, n_rows):
+            rows = slice(start, start + n_rows)
+            given = self.coordinates[rows].to(device)  # (b, p)
+            x, squares = buffers[:, : len(given)]  # (b, p) both
+            torch.square(torch.sub(given, shift, out=x), out=squares)
+            predictions = self.logits[rows].to(self.dtype).softmax(dim=1)  # (b, c)
+            yield Block(rows, x, squares, self.labels[rows], predictions, self.losses[rows].double())
 
 
 class Statistics(NamedTuple):
@@ -83,24 +94,21 @@ class Statistics(NamedTuple):
 
     Parameters
     ----------
-    moments : Tensor, shape (k, 1 + 2p), float64
-        The first column holds the number of examples that a component answers for.
+    sizes : Tensor, shape (k,), float64
+        The number of examples that a component answers for.
+    coordinates, squares : Tensor, shape (k, p), float64
     labels : Tensor, shape (k, c), float64
     predictions : Tensor, shape (k, c), float64
-    losses : Tensor, shape (k,), float64, in nats
     log_likelihood : Tensor, shape (), float64, in nats
         Of the parameters that gave the responsibilities.
     """
 
-    moments: Tensor
+    sizes: Tensor
+    coordinates: Tensor
+    squares: Tensor
     labels: Tensor
     predictions: Tensor
-    losses: Tensor
     log_likelihood: Tensor
-
-    @property
-    def sizes(self) -> Tensor:
-        return self.moments[:, 0]
 
     @classmethod
     def of(cls, examples: Examples, responsibilities: Responsibilities) -> Self:
@@ -114,16 +122,17 @@ class Statistics(NamedTuple):
 
     @classmethod
     def _of_block(cls, block: Block, responsibilities: Responsibilities) -> Self:
-        of_rows, log_likelihood = responsibilities(block)  # (b, k), (b,)
-        weights = of_rows.T.contiguous()  # (k, b)
-        labels = weights.new_zeros(len(weights), block.predictions.shape[1])  # (k, c)
-        return cls(
-            weights @ block.moments,
-            labels.index_add_(1, block.labels, weights),
-            weights @ block.predictions,
-            weights @ block.losses,
-            log_likelihood.sum(),
+        weights, log_likelihood = responsibilities(block)  # (b, k), (b,)
+        labels = weights.new_zeros(block.predictions.shape[1], weights.shape[1])  # (c, k)
+        parts = (
+            weights.sum(dim=0),
+            sums(weights, block.coordinates),
+            sums(weights, block.squares),
+            labels.index_add_(0, block.labels, weights).T,
+            weights.T @ block.predictions,
+            log_likelihood.double().sum(),
         )
+        return cls(*(part.double() for part in parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +177,8 @@ class Mixture:
     def of(cls, statistics: Statistics, *, reg_covar: float, label_weight: float, prediction_weight: float) -> Self:
         """The M-step; soft predictions are averaged like labels, as the release does."""
         sizes = statistics.sizes[:, None] + 10 * EPS  # (k, 1); scikit-learn's guard of an empty component
-        means, squares = (statistics.moments[:, 1:] / sizes).chunk(2, dim=1)  # (k, p) both
-        variances = (squares - means.square()).clamp(min=0) + reg_covar
+        means = statistics.coordinates / sizes  # (k, p)
+        variances = (statistics.squares / sizes - means.square()).clamp(min=0) + reg_covar
         return cls(
             (sizes / sizes.sum()).flatten(),
             means,
@@ -190,28 +199,51 @@ class Mixture:
 
     def log_joint(self, block: Block) -> Tensor:
         """Log-density of each example under each component, its weight included: Tensor, shape (b, k)."""
-        log_joint = block.moments @ self._coefficients().T
-        log_joint += self.label_weight * (self.labels + EPS).log().T[block.labels]
-        log_joint += self.prediction_weight * (block.predictions @ self.predictions.T + EPS).log()
-        return log_joint
+        constants, linear, quadratic = (c.to(block.squares.dtype) for c in self._coefficients())
+        log_joint = products(block.coordinates, linear).add_(products(block.squares, quadratic)).add_(constants)
+        of_labels = (self.label_weight * (self.labels + EPS).log()).T.to(log_joint.dtype)  # (c, k)
+        log_joint += of_labels[block.labels]
+        of_predictions = block.predictions @ self.predictions.T.to(log_joint.dtype)  # (b, k)
+        return log_joint.add_(of_predictions.add_(EPS).log_(), alpha=self.prediction_weight)
 
-    def _coefficients(self) -> Tensor:
-        """Of the moments, in the Gaussians' log-densities and log-weights: Tensor, shape (k, 1 + 2p)."""
+    def _coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of 1, coordinates and squares in the log-densities and log-weights: shapes (k,), (k, p), (k, p)."""
         precisions = 1 / self.variances
         logs = self.variances.log() + math.log(2 * math.pi) + self.means.square() * precisions  # (k, p)
-        constants = self.weights.log() - 0.5 * logs.sum(dim=1)
-        return torch.cat([constants[:, None], self.means * precisions, -0.5 * precisions], dim=1)
+        return self.weights.log() - 0.5 * logs.sum(dim=1), self.means * precisions, -0.5 * precisions
+
+    def rounding(self) -> float:
+        """By how much single precision may err in an example's log-density, in nats; NaN where it breaks down.
+
+        What cancels in the sum over coordinates are, for the examples of a component, squared means over variances. It
+        is the mean over examples, or a hundredth of the worst component's error where that is more.
+        """
+        errors = torch.finfo(torch.float32).eps * (self.means.square() / self.variances).sum(dim=1)  # (k,)
+        return float(torch.maximum(self.weights @ errors, errors.max() / 100))
 
     def responsibilities(self, block: Block) -> tuple[Tensor, Tensor]:
         """The E-step: posteriors, shape (b, k), and log-likelihoods in nats, shape (b,)."""
         log_joint = self.log_joint(block)
-        log_likelihood = log_joint.logsumexp(dim=1)
-        return log_joint.sub_(log_likelihood[:, None]).exp_(), log_likelihood
+        largest = log_joint.amax(dim=1, keepdim=True)  # (b, 1)
+        floor = 0.9 * math.log(torch.finfo(log_joint.dtype).tiny)  # far below it numbers are subnormal, and slow
+        weights = log_joint.sub_(largest).clamp_(min=floor).exp_()
+        totals = weights.sum(dim=1, keepdim=True)  # (b, 1)
+        return weights.div_(totals), largest.add_(totals.log_()).flatten()
 
-    def posteriors(self, examples: Examples) -> Tensor:
-        """Tensor, shape (n, k), float32, in [0, 1]."""
-        blocks = [self.responsibilities(block)[0].float() for block in examples.blocks()]
-        return torch.cat(blocks).clamp_(0, 1)
+    def posteriors(self, examples: Examples, components: list[int]) -> Tensor:
+        """Of some components: Tensor, shape (n, s), float32, in [0, 1]."""
+        posteriors = torch.empty(examples.n_examples, len(components), device=examples.labels.device)
+        for block in examples.blocks():
+            posteriors[block.rows] = self.responsibilities(block)[0][:, components].float()
+        return posteriors.clamp_(0, 1)
+
+    def sizes_and_losses(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """How many examples each component answers for, and the sum of their losses: shapes (k,), float64."""
+        sizes = losses = torch.zeros(1, dtype=torch.float64, device=examples.labels.device)
+        for block in examples.blocks():
+            weights = self.responsibilities(block)[0].double()  # (b, k)
+            sizes, losses = sizes + weights.sum(dim=0), losses + block.losses @ weights
+        return sizes, losses
 
     def error_gaps(self) -> Tensor:
         """By how much the class that is most over-predicted exceeds its share of labels: shape (k,), in [0, 1]."""
@@ -242,6 +274,9 @@ def fitted(examples: Examples, mixture: Mixture, *, max_iter: int, tol: float, r
     gamma = 10 some do). Such a step is taken again without it: the distributions of predictions stay, all else moves.
     What lowers the likelihood even so (`reg_covar` against tiny variances, rounding) ends the fit one step earlier.
 
+    Examples in single precision are doubled once an example's log-density may be wrong by `tol` (`Mixture.rounding`);
+    the mean over examples has a smaller error by far.
+
     Parameters
     ----------
     examples : Examples
@@ -255,15 +290,25 @@ def fitted(examples: Examples, mixture: Mixture, *, max_iter: int, tol: float, r
     before = mixture
     for _ in progress(range(max_iter), "mixture", max_iter):
         floor = log_likelihoods[-1] if log_likelihoods else -math.inf
-        mixture, statistics = _not_below(floor, examples, mixture, before)
-        mean = float(statistics.log_likelihood) / examples.n_examples
+        examples, mixture, after, mean = _step(floor, examples, mixture, before, tol, reg_covar)
         if mean < floor:
             return Fit(before, log_likelihoods, converged=True)
         log_likelihoods.append(mean)
-        before, mixture = mixture, mixture.improved(statistics, reg_covar)
+        before, mixture = mixture, after
         if mean - floor < tol:
             return Fit(mixture, log_likelihoods, converged=True)
     return Fit(mixture, log_likelihoods, converged=False)
+
+
+def _step(
+    floor: float, examples: Examples, mixture: Mixture, before: Mixture, tol: float, reg_covar: float
+) -> tuple[Examples, Mixture, Mixture, float]:
+    """The examples in the precision that it took; the mixture, the one after it, and its mean log-likelihood."""
+    taken, statistics = _not_below(floor, examples, mixture, before)
+    after = taken.improved(statistics, reg_covar)
+    if examples.dtype == torch.float32 and not after.rounding() < tol:  # it may be NaN
+        return _step(floor, replace(examples, dtype=torch.float64), mixture, before, tol, reg_covar)
+    return examples, taken, after, float(statistics.log_likelihood) / examples.n_examples
 
 
 def _not_below(floor: float, examples: Examples, mixture: Mixture, before: Mixture) -> tuple[Mixture, Statistics]:

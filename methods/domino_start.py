@@ -13,7 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from methods.clusters import nearest
 from methods.domino_mixture import Block, Examples, Responsibilities
+from methods.kmeans import IN_MEMORY
+from methods.lloyd import centers_in_blocks
 
 BLOCK_ROWS = 8_192  # at 512 dimensions 17 MB at once, however many examples there are
 
@@ -41,14 +44,15 @@ class Projection:
     @classmethod
     def learned(cls, embeddings: Tensor, n_components: int | None) -> Self:
         """From embeddings of shape (n, d); no more than min(n, d) components are kept, all of d where None is asked."""
-        mean = sum((block.double().sum(dim=0) for block in _blocks(embeddings)), torch.zeros(())) / len(embeddings)
+        # single within a block, double over blocks: to double the embeddings takes longer than an iteration of the fit
+        mean = sum((block.sum(dim=0).double() for block in _blocks(embeddings)), torch.zeros(())) / len(embeddings)
         if n_components is None:
             return cls(mean)
         centre, n_kept = mean.float(), min(n_components, *embeddings.shape)
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
         for block in _blocks(embeddings):
             centred = block - centre
-            covariance += centred.T @ centred  # single within a block, double over blocks
+            covariance += centred.T @ centred
         directions = torch.linalg.eigh(covariance).eigenvectors.flip(1)  # (d, d)
         return cls(mean, directions[:, :n_kept].float())
 
@@ -63,8 +67,11 @@ class Projection:
 
     @property
     def shift(self) -> Tensor:
-        """What is yet to be subtracted from the coordinates: Tensor, shape (p,) or (), float64."""
-        return self.mean if self.basis is None else self.mean.new_zeros(())
+        """What is yet to be subtracted from the coordinates: Tensor, shape (p,) or (), float64.
+
+        A number of single precision, so that in either precision the same is subtracted.
+        """
+        return self.mean.float().double() if self.basis is None else self.mean.new_zeros(())
 
 
 def _blocks(embeddings: Tensor) -> Iterator[Tensor]:
@@ -103,13 +110,21 @@ def from_confusion(n_components: int, n_classes: int, noise: float, seed: int) -
 
 def from_kmeans(examples: Examples, n_components: int, seed: int) -> Responsibilities:
     """Each component answers for one cluster of the coordinates: the start of Domino's last release."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: some stay empty
-        kmeans = KMeans(n_components, n_init=1, random_state=seed).fit(examples.coordinates.cpu().numpy())
-    clusters = torch.from_numpy(kmeans.labels_).long().to(examples.coordinates.device)  # (n,)
+    clusters = _clusters(examples.coordinates, n_components, seed).to(examples.labels.device)  # (n,)
 
     def of_block(block: Block) -> tuple[Tensor, Tensor]:
-        weights = one_hot(clusters[block.rows], n_components).double()
+        weights = one_hot(clusters[block.rows], n_components).to(block.squares.dtype)
         return weights, weights.new_zeros(len(weights))
 
     return of_block
+
+
+def _clusters(coordinates: Tensor, n_clusters: int, seed: int) -> Tensor:
+    """The k-means cluster of each example: scikit-learn's where it may have a copy, else by blocks."""
+    if 4 * coordinates.numel() > IN_MEMORY:
+        centers = centers_in_blocks(coordinates, n_clusters, n_init=1, max_iter=300, seed=seed)
+        return torch.cat([nearest(block.cpu().double(), centers) for block in _blocks(coordinates)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: some stay empty
+        kmeans = KMeans(n_clusters, n_init=1, random_state=seed).fit(coordinates.cpu().numpy())
+    return torch.from_numpy(kmeans.labels_).long()

@@ -94,10 +94,9 @@ class GMM:
         embeddings = _double(outputs)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the diagnostics say it
-            self.mixture_ = self._fitted_mixture(embeddings)
+            self.mixture_, self.clusters_ = self._fitted_mixture(embeddings)
             # scikit-learn's own start, made again from the same seed
             start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit_predict(embeddings)
-        self.clusters_ = self.mixture_.predict(embeddings)  # (n,)
         self.moved_ = float((self.clusters_ != start).mean())
         return self
 
@@ -114,7 +113,8 @@ class GMM:
         diagnostics = {"converged": bool(self.mixture_.converged_), "moved": self.moved_}
         return Slices(outputs.example_ids, membership, members, tuple(diagnostics for _ in self.components_))
 
-    def _fitted_mixture(self, embeddings: np.ndarray) -> GaussianMixture:
+    def _fitted_mixture(self, embeddings: np.ndarray) -> tuple[GaussianMixture, np.ndarray]:
+        """The mixture and each example's component, which its last E-step knows: shape (n,)."""
         mixture = GaussianMixture(
             self.n_components,
             covariance_type=self.covariance_type,
@@ -123,7 +123,7 @@ class GMM:
             random_state=self.seed,
         )
         try:
-            return mixture.fit(embeddings)
+            return mixture, mixture.fit_predict(embeddings)
         except ValueError as error:
             raise InvalidInput(
                 f"the mixture cannot be fitted ({error}): try covariance_type=diag or a larger reg_covar"

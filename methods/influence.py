@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from methods.errors import InvalidInput
 from methods.influence_gradients import Batches, Inputs, LayerGradients, logits_of
-from methods.influence_hessian import HessianFactors, bytes_needed, factor_hessian
+from methods.influence_hessian import HessianFactors, factor_hessian
 
 PROBES = 8  # products spent on estimating the trace
-
-
-class Estimate(NamedTuple):
-    """What factoring a Hessian will take.
-
-    Parameters
-    ----------
-    n_parameters : int
-    peak_bytes : int
-        Of the basis and the directions; the model and one batch come on top.
-    seconds : float
-        From one product and one pass over a small basis, both measured.
-    """
-
-    n_parameters: int
-    peak_bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +32,8 @@ class ModuleInfluence:
 
     Notes
     -----
-    All of the model runs in each Hessian-vector product. Where the chosen layers are its end, take the end as the model
-    and the inputs of that end, computed once, as the inputs.
+    All of the model runs in each Hessian-vector product, and batches are read anew: where the chosen layers are its
+    end, let `methods.influence_end.cut` compute once what goes into them.
 
     References
     ----------
@@ -108,32 +90,6 @@ class ModuleInfluence:
         return cls(
             gradients, factor_hessian(product, n_parameters, probes=probes, dtype=dtype, device=device, **options)
         )
-
-    @classmethod
-    def estimate(
-        cls,
-        module: nn.Module,
-        layers: Sequence[str],
-        batches: Batches,
-        to_logits: Callable[[Any], Tensor] = logits_of,
-        *,
-        dtype: torch.dtype = torch.float32,
-        probes: int = PROBES,
-        krylov_dim: int = 500,
-        rank: int = 100,
-        storage: torch.dtype | None = None,
-    ) -> Estimate:
-        """What `fit` will take, from one product over all batches (two, where the first warms up)."""
-        gradients = LayerGradients(module, tuple(layers), to_logits, dtype)
-        n = gradients.n_parameters
-        product, vector = gradients.hessian_product(batches), torch.ones(n, dtype=dtype, device=gradients.device)
-        few = torch.ones(min(8, krylov_dim), n, dtype=storage or dtype, device=gradients.device)
-        n_steps = min(krylov_dim, n)
-        # a step reads the basis so far twice, and the directions take as much again as one reading for each 2
-        readings = n_steps**2 / len(few)
-        seconds = (n_steps + probes) * _seconds(lambda: product(vector).sum().item())
-        seconds += readings * _seconds(lambda: (few.to(dtype) @ vector).sum().item())
-        return Estimate(n, bytes_needed(n, krylov_dim, rank, dtype, storage), seconds)
 
     def embed(self, inputs: Inputs, labels: Tensor) -> Tensor:
         """Influence embeddings of a batch of examples under these labels: Tensor, shape (b, D).
@@ -206,11 +162,3 @@ def combine(table: Tensor, residuals: Tensor) -> Tensor:
     if table.shape[:2] != residuals.shape:
         raise InvalidInput(f"residuals has shape {tuple(residuals.shape)}, expected {tuple(table.shape[:2])}")
     return torch.bmm(residuals[:, None].to(table), table).squeeze(1)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """The time of one call, after another one."""
-    work()
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

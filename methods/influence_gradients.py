@@ -165,7 +165,7 @@ class LayerGradients:
         """
         inputs, labels = self._checked(inputs, labels)
         blocks = _blocks(len(labels), self.n_parameters * self.dtype.itemsize)
-        parts = (self._of_losses(_rows(inputs, rows), labels[rows]) for rows in blocks)
+        parts = (self._of_losses(rows_of(inputs, rows), labels[rows]) for rows in blocks)
         return torch.cat([self._projected(directions, part) for part in parts])
 
     def project_logits(self, directions: Tensor, inputs: Inputs) -> Tensor:
@@ -173,11 +173,11 @@ class LayerGradients:
 
         Takes c times the work and memory of `project_losses`.
         """
-        inputs, n_rows = self._placed(inputs), _n_rows(inputs)
+        inputs, n_rows = self._placed(inputs), n_rows_of(inputs)
         with self._still():
             n_classes = len(self._row_logits(self.parameters, _row(inputs, 0)))
         blocks = _blocks(n_rows, n_classes * self.n_parameters * self.dtype.itemsize)
-        parts = (self._of_logits(_rows(inputs, rows)) for rows in blocks)
+        parts = (self._of_logits(rows_of(inputs, rows)) for rows in blocks)
         return torch.cat([self._projected(directions, part) for part in parts])
 
     def logits(self, inputs: Inputs) -> Tensor:
@@ -223,7 +223,7 @@ class LayerGradients:
 
     def _row_logits(self, parameters: Parts, row: Inputs) -> Tensor:
         """The logits of one example without a batch dimension: (c,)."""
-        return self._logits(parameters, _rows(row, None))[0]
+        return self._logits(parameters, rows_of(row, None))[0]
 
     def _logits(self, parameters: Parts, inputs: Inputs) -> Tensor:
         positional, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
@@ -248,8 +248,8 @@ class LayerGradients:
 
     def _checked(self, inputs: Inputs, labels: Tensor) -> tuple[Inputs, Tensor]:
         inputs = self._placed(inputs)
-        if labels.ndim != 1 or len(labels) != _n_rows(inputs):
-            raise InvalidInput(f"labels has shape {tuple(labels.shape)}, expected ({_n_rows(inputs)},) as inputs has")
+        if labels.ndim != 1 or len(labels) != n_rows_of(inputs):
+            raise InvalidInput(f"labels has shape {tuple(labels.shape)}, expected ({n_rows_of(inputs)},) as inputs has")
         return inputs, labels.to(self.device)
 
     def _placed(self, inputs: Inputs) -> Inputs:
@@ -289,18 +289,23 @@ def _for_each_row(function: Callable[..., Parts], parameters: Parts, inputs: Inp
     else:
         return mapped
     rows = [
-        function(parameters, _row(inputs, row), *(values[row] for values in more)) for row in range(_n_rows(inputs))
+        function(parameters, _row(inputs, row), *(values[row] for values in more)) for row in range(n_rows_of(inputs))
     ]
     return {name: torch.stack([row[name] for row in rows]) for name in parameters}
 
 
+def rows_at_once(bytes_of_row: int) -> int:
+    """For how many examples gradients are made at once."""
+    return min(BLOCK_ROWS, max(1, BLOCK_BYTES // bytes_of_row))
+
+
 def _blocks(n_rows: int, bytes_of_row: int) -> Iterator[slice]:
-    step = min(BLOCK_ROWS, max(1, BLOCK_BYTES // bytes_of_row))
+    step = rows_at_once(bytes_of_row)
     return (slice(start, start + step) for start in range(0, n_rows, step))
 
 
-def _rows(inputs: Inputs, rows: slice | None) -> Inputs:
-    """Some rows; None adds a dimension instead."""
+def rows_of(inputs: Inputs, rows: slice | None) -> Inputs:
+    """Some rows of a batch; None adds a dimension instead."""
     return inputs[rows] if isinstance(inputs, Tensor) else {name: values[rows] for name, values in inputs.items()}
 
 
@@ -308,5 +313,6 @@ def _row(inputs: Inputs, row: int) -> Inputs:
     return inputs[row] if isinstance(inputs, Tensor) else {name: values[row] for name, values in inputs.items()}
 
 
-def _n_rows(inputs: Inputs) -> int:
+def n_rows_of(inputs: Inputs) -> int:
+    """How many examples a batch has."""
     return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ Product = Callable[[Tensor], Tensor]  # (n_params,) -> (n_params,)
 COLUMNS = 16_384  # the basis is read in blocks of columns: one of 500 rows is 33 MB in float32
 ENOUGH = 0.7  # orthogonalised once is enough where that much of the norm is left (Kahan's rule says 1 / sqrt(2))
 PASSES = 5  # at most: a basis in float32 takes one or two, one in bfloat16 leaves more behind each time
+FEW_BYTES = 2**28  # of a basis, to be measured with: more than a processor's cache holds
 UNCONVERGED = 0.1  # of an eigenvalue: a larger residual is worth a note
 
 
@@ -219,6 +222,27 @@ def bytes_needed(
     return n_parameters * (basis + min(rank, n_parameters) * dtype.itemsize)
 
 
+def basis_seconds(
+    n_parameters: int,
+    n_steps: int,
+    rank: int,
+    probes: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    storage: torch.dtype,
+) -> float:
+    """What `factor_hessian` takes beside the products, measured on a few vectors and one block of columns."""
+    n_few = min(n_steps, max(2, FEW_BYTES // (n_parameters * storage.itemsize)), 64)
+    few = torch.full((n_few, n_parameters), n_parameters**-0.5, dtype=storage, device=device)
+    lanczos = _Lanczos(lambda vector: vector, few, dtype, seed=0)
+    lanczos.n_steps, vector = n_few, few[0].to(dtype)
+    a_row = seconds_of(lambda: lanczos.take_out(vector).sum().item()) / n_few
+    # a step takes out two rows, then all there are; a probe all of them twice; beginnings and restarts do not count
+    n_rows = n_steps * (n_steps / 2 + 2) + 2 * probes * n_steps
+    weights, block = (torch.ones(n, m, dtype=dtype, device=device) for n, m in ((rank, n_steps), (n_steps, COLUMNS)))
+    return n_rows * a_row + seconds_of(lambda: (weights @ block).sum().item()) * n_parameters / COLUMNS
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Memory that can still be had on a device, or None where that cannot be known."""
     if device.type == "cuda":
@@ -344,6 +368,17 @@ class _Lanczos:
         return inside + outside / probes
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """The time of a call after the first: the median of three, or of one that takes a second or more."""
+    work()
+    seconds: list[float] = []
+    while len(seconds) < 3 and sum(seconds) < 1:
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
 def _check_numbers(n_parameters: int, krylov_dim: int, rank: int, tolerance: float) -> None:
     for name, value in (("n_parameters", n_parameters), ("krylov_dim", krylov_dim), ("rank", rank)):
         if value < 1:
@@ -354,9 +389,17 @@ def _check_numbers(n_parameters: int, krylov_dim: int, rank: int, tolerance: flo
         raise InvalidInput(f"tolerance is {tolerance}, expected at least 0 and below 1")
 
 
-def _check_memory(
-    n_parameters: int, n_rows: int, rank: int, dtype: torch.dtype, storage: torch.dtype, limit: int | None
+def check_memory(
+    n_parameters: int,
+    n_rows: int,
+    rank: int,
+    dtype: torch.dtype,
+    storage: torch.dtype,
+    limit: int | None,
+    remedy: str = "choose fewer layers, a smaller krylov_dim, storage=bfloat16 or a basis_file",
 ) -> None:
+    """Raise `InvalidInput` with the arithmetic where basis and directions take more bytes than the limit."""
+    n_rows, rank = min(n_rows, n_parameters), min(rank, n_rows, n_parameters)
     needed = bytes_needed(n_parameters, n_rows, rank, dtype, storage)
     if limit is None or needed <= limit:
         return
@@ -366,8 +409,7 @@ def _check_memory(
     )
     raise InvalidInput(
         f"the Krylov basis does not fit: {' and '.join(parts)}, together {needed / 1e9:.2f} GB of the "
-        f"{limit / 1e9:.2f} GB that may be used; choose fewer layers, a smaller krylov_dim, storage=bfloat16 "
-        "or a basis_file"
+        f"{limit / 1e9:.2f} GB that may be used; {remedy}"
     )
 
 
@@ -388,7 +430,7 @@ def _allocated(
     if path is not None:
         return _mapped(path, shape, storage, device)
     limit = free_bytes(device) if max_bytes is None else max_bytes
-    _check_memory(shape[1], shape[0], min(rank, shape[0]), dtype, storage, limit)
+    check_memory(shape[1], shape[0], rank, dtype, storage, limit)
     return torch.empty(shape, dtype=storage, device=device)
 
 

@@ -16,14 +16,16 @@ from methods.clusters import (
     ClusterShapes,
     ClusterStatistics,
     Rank,
+    Rows,
     check_clusters,
     check_columns,
-    double_rows,
     nearest,
-    unit_rows,
 )
 from methods.contract import ModelOutputs, Slices
+from methods.lloyd import centers_in_blocks
 from methods.ranges import check_ranges
+
+IN_MEMORY = 2**29  # bytes that the embeddings may take as doubles, for scikit-learn to have them
 
 
 @dataclass
@@ -80,8 +82,8 @@ class KMeansSlices:
 
     Spherical k-means follows Dhillon and Modha (2001): the sum of cosines to the centres grows with each round.
 
-    Measured on one core, 50,000 examples of 512 dimensions, 50 clusters: fitting 6 to 10 s; where there are clear
-    clusters the k-means itself is 3 s of it, and 0.3 s with mini-batches, too small a gain for another result.
+    Embeddings that take more than 512 MB in double precision (131,072 of 512 dimensions) may be memory-mapped, and are
+    not copied: they are clustered by blocks (`methods.lloyd.centers_in_blocks`), all others by scikit-learn.
 
     Examples
     --------
@@ -94,7 +96,7 @@ class KMeansSlices:
     [False, False, True, True]
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3  # many examples by blocks
 
     n_slices: int = field(default=5, metadata={"min": 1})
     n_clusters: int = field(default=50, metadata={"min": 1})
@@ -133,17 +135,21 @@ class KMeansSlices:
         membership = self.shapes_.membership(x, members, outputs.losses, self.rank)
         return Slices(outputs.example_ids, membership, members, self.diagnostics_)
 
-    def _rows(self, outputs: ModelOutputs) -> Tensor:
-        x = double_rows(outputs)
-        return unit_rows(x) if self.normalise else x
+    def _rows(self, outputs: ModelOutputs) -> Rows:
+        return Rows(outputs.embeddings, self.normalise)
 
-    def _fitted_centers(self, x: Tensor) -> Tensor:
-        if self.normalise:
-            return spherical_kmeans(x[x.any(dim=1)], self.n_clusters, self.n_init, self.max_iter, self.seed)
-        return kmeans_centers(x, self.n_clusters, self.n_init, self.max_iter, self.seed)
+    def _fitted_centers(self, rows: Rows) -> Tensor:
+        options = (self.n_clusters, self.n_init, self.max_iter, self.seed)
+        if 8 * rows.embeddings.numel() > IN_MEMORY:
+            return centers_in_blocks(rows.embeddings, *options, unit=self.normalise)
+        x = rows[:]  # (n, d)
+        return spherical_kmeans(x[x.any(dim=1)], *options) if self.normalise else kmeans_centers(x, *options)
 
-    def _assigned(self, x: Tensor) -> Tensor:
+    def _assigned(self, rows: Rows) -> Tensor:
         """The cluster of each row, -1 where it has none: shape (n,), int64."""
+        return torch.cat([self._assigned_block(rows[block]) for block in rows.blocks()])
+
+    def _assigned_block(self, x: Tensor) -> Tensor:
         if len(self.centers_) == 0:
             return torch.full((len(x),), -1)
         clusters = nearest(x, self.centers_)
@@ -186,6 +192,7 @@ def spherical_kmeans(x: Tensor, n_clusters: int, n_init: int, max_iter: int, see
 
     Examples
     --------
+    >>> from methods.clusters import unit_rows
     >>> x = unit_rows(torch.tensor([[1.0, 0.0], [5.0, 0.1], [0.0, 2.0], [0.1, 9.0]], dtype=torch.float64))
     >>> nearest(x, spherical_kmeans(x, n_clusters=2, n_init=1, max_iter=10, seed=0)).unique(return_counts=True)[1]
     tensor([2, 2])

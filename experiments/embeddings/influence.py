@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +16,20 @@ from torch import Tensor, nn
 from experiments.batches import Batches
 from experiments.cache import Entry
 from experiments.compute import device_of
-from experiments.contract import Dataset, ModelUnderAudit
+from experiments.contract import Dataset, ModelUnderAudit, Split
 from experiments.embedding import Embedded
-from experiments.inference import Predictions, evaluated_splits
+from experiments.inference import LOGITS, Predictions, evaluated_splits, forward
+from experiments.influence_forecast import Forecast, announce, forecast_of
 from experiments.keys import derive
 from experiments.layers import Layer
 from experiments.reading.stored import Stored
 from experiments.settings import Settings, SplitName
 from methods.contract import InvalidInput, Unsupported
 from methods.influence import ModuleInfluence, combine, residuals
+from methods.influence_end import cut
+from methods.influence_gradients import Batches as ModuleBatches
 from methods.influence_gradients import LayerGradients
-from methods.influence_hessian import HessianFactors
+from methods.influence_hessian import HessianFactors, bytes_needed, check_memory, free_bytes
 from methods.influence_linear import LinearInfluence
 from methods.progress import progress
 
@@ -56,7 +59,8 @@ class Influence:
 
     Notes
     -----
-    Wang et al. (2023), equation 5 and appendix C.1.
+    Wang et al. (2023), equation 5 and appendix C.1. Examples are read, and go through what comes before the first of
+    the layers, once: what goes into that layer is kept in memory, where it fits and nothing else reaches the logits.
     """
 
     version: ClassVar[int] = 1
@@ -90,11 +94,32 @@ class Influence:
         names: Iterable[str],
     ) -> dict[str, Embedded]:
         """Embeddings of any splits whose predictions there are."""
-        work = _Work(self, settings, dataset, model, predictions)
+        work, names = Work(self, settings, dataset, model, predictions), list(names)
+        announce(work, names)
         return {name: work.embedded(name) for name in names}
 
+    def check(self, settings: Settings, dataset: Dataset, model: ModelUnderAudit) -> None:
+        """Raise `InvalidInput` with the arithmetic where the factors do not fit into memory: before any training."""
+        if self.layers is not None:
+            Work(self, settings, dataset, model).check()
 
-class _Work:
+    def forecast(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, names: Iterable[str]
+    ) -> Forecast | None:
+        """What embeddings of these splits will take; None where nothing is left to compute that takes long."""
+        return forecast_of(Work(self, settings, dataset, model), list(names))
+
+
+class End(NamedTuple):
+    """What runs in each product, and the bytes of each example that are kept for it."""
+
+    module: nn.Module
+    layers: tuple[str, ...]
+    batches: ModuleBatches
+    kept: float
+
+
+class Work:
     """Influence embeddings of one model: the factors once, then split by split."""
 
     def __init__(
@@ -103,22 +128,31 @@ class _Work:
         settings: Settings,
         dataset: Dataset,
         model: ModelUnderAudit,
-        predictions: Mapping[str, Predictions],
+        predictions: Mapping[str, Predictions] | None = None,
     ) -> None:
         self.influence, self.settings, self.dataset, self.model = influence, settings, dataset, model
-        self.predictions, self.device = predictions, device_of(settings.compute)
+        self.predictions, self.device = predictions or {}, device_of(settings.compute)
         self.in_closed_form = influence.layers is None and model.grouped is None
         self.rows = self._hessian_rows()
-        arrays = self._entry("influence_factors", {}).get(self._write_factors)
-        self.factors = HessianFactors.from_arrays(arrays, self.device)
+
+    @cached_property
+    def factors(self) -> HessianFactors:
+        return HessianFactors.from_arrays(self.factors_entry.get(self._write_factors), self.device)
+
+    @property
+    def factors_entry(self) -> Entry:
+        return self._entry("influence_factors", {})
+
+    def table_entry(self, name: str) -> Entry:
+        return self._entry("influence", {"split": name})
 
     def embedded(self, name: str) -> Embedded:
-        predictions = self.predictions[name]
+        predictions, report = self.predictions[name], self._report()  # the Hessian comes first
         labels = predictions.split.labels
         if labels is None:
-            raise InvalidInput(f"the {name} split has no labels, which influence embeddings depend on")
+            raise _no_labels(name)
         relabel = self._linear(predictions) if self.in_closed_form else self._table(name, predictions)
-        return Embedded(relabel(labels), relabel, self._report())
+        return Embedded(relabel(labels), relabel, report)
 
     def _linear(self, predictions: Predictions) -> Callable[[Tensor], Tensor]:
         features, logits = predictions.hidden[self.model.final_hidden], predictions.logits
@@ -126,8 +160,8 @@ class _Work:
         return lambda labels: influence.embed(features.to(self.device), self._residuals(logits, labels)).float().cpu()
 
     def _table(self, name: str, predictions: Predictions) -> Callable[[Tensor], Tensor]:
-        fill = partial(self._write_table, predictions)
-        table = torch.from_numpy(self._entry("influence", {"split": name}).get(fill)["table"])  # (n, c, D)
+        fill = partial(self._write_table, name)
+        table = torch.from_numpy(self.table_entry(name).get(fill)["table"])  # (n, c, D)
         return lambda labels: combine(table, residuals(predictions.logits, labels)).float()
 
     def _residuals(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -145,12 +179,16 @@ class _Work:
         }
 
     def _hessian_rows(self) -> np.ndarray:
-        n = self.predictions[self.influence.hessian_split].split.n_examples
+        n = self.dataset.split(self.influence.hessian_split).n_examples
         wanted = self.influence.n_hessian or n
         if wanted > n:
             raise InvalidInput(f"embedding.n_hessian is {wanted}, expected at most {n}, the examples of the split")
         generator = np.random.default_rng(derive(self.settings.seeds.training, "examples of the Hessian"))
         return np.sort(generator.permutation(n)[:wanted])
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {"krylov_dim": self.influence.krylov_dim, "rank": self.influence.rank}
 
     def _entry(self, stage: str, more: Mapping[str, Any]) -> Entry:
         influence = self.influence
@@ -167,8 +205,7 @@ class _Work:
 
     def _write_factors(self, folder: Path) -> None:
         options = {
-            "krylov_dim": self.influence.krylov_dim,
-            "rank": self.influence.rank,
+            **self.numbers,
             "tolerance": self.influence.tolerance,
             "seed": derive(self.settings.seeds.training, "start of the Lanczos iteration"),
             "device": self.device,
@@ -178,37 +215,58 @@ class _Work:
             np.save(folder / f"{name}.npy", values, allow_pickle=False)
 
     def _factors_of_linear(self, options: Mapping[str, Any]) -> HessianFactors:
-        predictions = self.predictions[self.influence.hessian_split]
-        rows = torch.from_numpy(self.rows)
-        features, logits = predictions.hidden[self.model.final_hidden][rows], predictions.logits[rows]
-        _check_linear(features, logits, stored=isinstance(predictions.split.examples, Stored))
+        split = self.influence.hessian_split
+        features, logits = self.hidden(split, self.rows)
+        _check_linear(features, logits, stored=isinstance(self.dataset.split(split).examples, Stored))
         return LinearInfluence.fit(features, logits, **options).factors
 
     def _factors_of_module(self, options: Mapping[str, Any]) -> HessianFactors:
-        predictions = self.predictions[self.influence.hessian_split]
         options = {name: value for name, value in options.items() if name != "device"}  # the module's own
-        with self._module() as (module, layers):
-            return ModuleInfluence.fit(
-                module, layers, partial(self._batches, predictions, self.rows), **options
-            ).factors
+        with self.module() as (module, layers):
+            end, layers, batches, _ = self.end(module, layers, self.rows)
+            return ModuleInfluence.fit(end, layers, batches, **options).factors
 
-    def _write_table(self, predictions: Predictions, folder: Path) -> None:
+    def end(self, module: nn.Module, layers: tuple[str, ...], rows: np.ndarray) -> End:
+        """What of the module must run in each product, on what; all of it where it cannot be cut or kept."""
+        batches = partial(self.batches, self.influence.hessian_split, rows)
+        found = cut(module, layers, batches, fits=self._fits(module, layers)) if self.influence.layers else None
+        if found is None:
+            return End(module, layers, batches, 0.0)
+        kept = sum(inputs.nbytes for inputs, _ in found.batches() if isinstance(inputs, Tensor)) / len(rows)
+        return End(found.module, found.layers, found.batches, kept)
+
+    def _fits(self, module: nn.Module, layers: tuple[str, ...]) -> Callable[[float], bool]:
+        n_parameters, free = LayerGradients(module, layers).n_parameters, free_bytes(self.device)
+        factors = bytes_needed(n_parameters, self.influence.krylov_dim, self.influence.rank)
+        return lambda each: free is None or factors + each * len(self.rows) < free
+
+    def check(self) -> None:
+        """Raise `InvalidInput` with the arithmetic where the factors, not computed yet, do not fit into memory."""
+        if self.factors_entry.exists:
+            return
+        names = tuple(f"module.{name}" for name in self.influence.layers or ())
+        n_parameters, precision = LayerGradients(_Logits(self.model), names).n_parameters, torch.float32
+        remedy = "choose fewer embedding.layers or a smaller embedding.krylov_dim"
+        numbers = (self.influence.krylov_dim, self.influence.rank, precision, precision)
+        check_memory(n_parameters, *numbers, free_bytes(self.device), remedy)
+
+    def _write_table(self, name: str, folder: Path) -> None:
         """Write the table block by block: (n, c, D) may be larger than memory."""
-        n_examples, n_classes, at = predictions.split.n_examples, len(self.dataset.class_names), 0
+        n_examples, n_classes, at = self.dataset.split(name).n_examples, len(self.dataset.class_names), 0
         shape = (n_examples, n_classes, self.factors.rank)
         table = np.lib.format.open_memmap(folder / "table.npy", mode="w+", dtype=np.float32, shape=shape)
         everything = np.arange(n_examples)
         n_batches = -(-n_examples // self.settings.compute.batch_size)
-        with self._module() as (module, layers):
+        with self.module() as (module, layers):
             influence = ModuleInfluence(LayerGradients(module, layers), self.factors)
             steps = progress(range(n_batches), "gradients", n_batches)
-            for _, (examples, _) in zip(steps, self._batches(predictions, everything), strict=True):
+            for _, (examples, _) in zip(steps, self.batches(name, everything), strict=True):
                 table[at : at + len(examples)] = influence.table(examples).float().cpu().numpy()
                 at += len(examples)
         table.flush()
 
     @contextmanager
-    def _module(self) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    def module(self) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
         """A module that gives logits, on the device, and the names of the layers in it."""
         whole = self.influence.layers is not None
         module = (_Logits(self.model) if whole else _GroupedLogits(self.model)).to(self.device)
@@ -217,20 +275,38 @@ class _Work:
         finally:
             module.to("cpu")
 
-    def _batches(self, predictions: Predictions, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        for examples, labels in self._inputs(predictions, rows):
-            assert labels is not None  # `embedded` refuses a split without labels
+    def batches(self, name: str, rows: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the module takes, with labels, of some rows of a split."""
+        for examples, labels in self._inputs(name, rows):
+            if labels is None:
+                raise _no_labels(name)
             yield examples.to(self.device), labels.to(self.device)
 
-    def _inputs(self, predictions: Predictions, rows: np.ndarray) -> Iterable[tuple[Tensor, Tensor | None]]:
-        """What the module takes, with labels: examples, or what inference kept of them where only the head runs."""
-        split, compute = predictions.split, self.settings.compute
+    def _inputs(self, name: str, rows: np.ndarray) -> Iterable[tuple[Tensor, Tensor | None]]:
+        """Examples, or what inference kept of them where only the head runs."""
+        split, compute = self.dataset.split(name), self.settings.compute
         if self.influence.layers is not None:
             return Batches(split, self.model, compute, rows=rows.tolist())
-        assert split.labels is not None
-        features, labels = predictions.hidden[self.model.final_hidden], split.labels
-        blocks = torch.from_numpy(rows).split(compute.batch_size)
-        return ((features[block], labels[block]) for block in blocks)
+        if split.labels is None:
+            raise _no_labels(name)
+        (features, _), labels = self.hidden(name, rows), split.labels[torch.from_numpy(rows)]
+        return zip(features.split(compute.batch_size), labels.split(compute.batch_size), strict=True)
+
+    def hidden(self, name: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The inputs of the final layer and the logits: as inference kept them, or computed where it has not run."""
+        layer = self.model.final_hidden
+        if name in self.predictions:
+            predictions, at = self.predictions[name], torch.from_numpy(rows)
+            return predictions.hidden[layer][at], predictions.logits[at]
+        split = self.dataset.split(name)
+        ids = [split.example_ids[row] for row in rows]
+        some = Split(tuple(ids), [split.examples[row] for row in rows], None, split.attributes.loc[ids])
+        found = forward(self.model, some, (LOGITS, layer), self.settings.compute)
+        return torch.from_numpy(found[layer]), torch.from_numpy(found[LOGITS])
+
+
+def _no_labels(name: str) -> InvalidInput:
+    return InvalidInput(f"the {name} split has no labels, which influence embeddings depend on")
 
 
 class _Logits(nn.Module):

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.clusters import ClusterShapes, ClusterStatistics, nearest, unit_rows
+from methods import clusters
+from methods.clusters import ClusterShapes, ClusterStatistics, Rows, nearest, unit_rows
 from methods.contract import ModelOutputs
 
 
@@ -66,3 +67,25 @@ def test_where_a_row_goes_does_not_depend_on_the_other_rows():
 def test_unit_rows_are_so_for_tiny_and_huge_values():
     rows = unit_rows(torch.tensor([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0]]))
     torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-14, 1e-7, 1.0])
+def test_the_nearest_centre_is_that_by_distances_also_where_it_is_close(spread):
+    generator = torch.Generator().manual_seed(0)
+    centers = 1 + spread * torch.randn(20, 30, generator=generator, dtype=torch.float64)
+    x = 1 + torch.randn(3000, 30, generator=generator, dtype=torch.float64)
+    expected = torch.cdist(x, centers, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+    assert torch.equal(nearest(x, centers), expected)
+    assert torch.equal(torch.cat([nearest(x[:7], centers), nearest(x[7:], centers)]), expected)
+
+
+def test_rows_by_blocks_have_the_distances_of_all_at_once(monkeypatch):
+    x = torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))
+    members, centers = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1)) < 0.7, x[:2].double()
+    losses = torch.rand(1000)
+    whole = ClusterShapes.learned(x.double(), members, centers)
+    expected = whole.membership(x.double(), members, losses, "distance")
+    monkeypatch.setattr(clusters, "BLOCK_ROWS", 64)
+    shapes = ClusterShapes.learned(Rows(x), members, centers)
+    assert torch.equal(shapes.spreads, whole.spreads)
+    assert torch.equal(shapes.membership(Rows(x), members, losses, "distance"), expected)

@@ -226,3 +226,31 @@ def test_no_slices_are_slices_too():
 
 def test_every_slice_has_diagnostics():
     assert slices().diagnostics == ({},)
+
+
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_a_memory_mapped_file_is_not_copied(tmp_path, mode):
+    path = tmp_path / "embeddings.npy"
+    np.save(path, np.arange(12, dtype=np.float32).reshape(4, 3))
+    mapped = np.load(path, mmap_mode=mode)
+    outputs = ModelOutputs.from_arrays("abcd", embeddings=mapped, losses=[0.0] * 4, correct=[True] * 4)
+    assert outputs.embeddings.data_ptr() == mapped.ctypes.data
+    shuffled = ModelOutputs.from_arrays("dcba", embeddings=mapped, losses=[0.0] * 4, correct=[True] * 4)
+    assert torch.equal(shuffled.embeddings, outputs.embeddings.flip(0))
+
+
+def test_arrays_in_memory_may_be_changed_afterwards():
+    embeddings, losses = np.zeros((2, 1), dtype=np.float32), torch.zeros(2)
+    outputs = ModelOutputs.from_arrays("ab", embeddings=embeddings, losses=losses, correct=[True] * 2)
+    embeddings += 1
+    losses += 1
+    assert outputs.embeddings.sum() == outputs.losses.sum() == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("row", [0, 70_000])
+def test_what_is_not_finite_is_named_in_any_block(value, row):
+    embeddings = torch.zeros(70_001, 2)
+    embeddings[row, 1] = value
+    with pytest.raises(InvalidInput, match=f"embeddings is not finite at row {row} "):
+        ModelOutputs.from_arrays(embeddings=embeddings, losses=torch.zeros(70_001), correct=torch.ones(70_001))

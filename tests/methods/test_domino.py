@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from methods import domino as domino_module
+from methods import domino_start
 from methods.contract import InvalidInput, ModelOutputs, Unsupported
-from methods.domino import Domino
+from methods.domino import SINGLE_FROM, Domino
 
 
 def outputs(n=600, n_classes=2, seed=0, sureness=4.0, scattered=0.0, **changed):
@@ -184,3 +186,22 @@ def test_few_dimensions_and_no_projection_are_no_problem():
     assert Domino(pca=128).fit(given).mixture_.means.shape == (25, 6)
     assert Domino(pca=2).fit(given).mixture_.means.shape == (25, 2)
     assert Domino(pca=None).fit(given).predict(given).n_slices == 5
+
+
+@pytest.mark.parametrize("start", ["confusion", "kmeans"])
+def test_many_examples_get_the_same_slices_in_single_precision(monkeypatch, start):
+    given = outputs(2 * SINGLE_FROM, n_classes=4, scattered=0.05)
+    single = Domino(start=start).fit(given)
+    monkeypatch.setattr(domino_module, "SINGLE_FROM", 10**9)
+    double = Domino(start=start).fit(given)
+    assert single.log_likelihood_[-1] == pytest.approx(double.log_likelihood_[-1], rel=1e-6)
+    assert single.log_likelihood_ != double.log_likelihood_
+    first, second = single.predict(given), double.predict(given)
+    assert (first.members != second.members).float().mean() < 1e-4
+
+
+def test_many_embeddings_start_from_clusters_made_by_blocks(monkeypatch):
+    given = outputs(n_classes=4)
+    monkeypatch.setattr(domino_start, "IN_MEMORY", 0)
+    slices = Domino(start="kmeans").fit(given).predict(given)
+    assert in_blob()[slices.membership[:, 0].topk(10).indices].all()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ def examples(n=700, seed=0, offset=0.0, n_classes=3, sureness=1.0):
     x = torch.randn(n, 4, generator=generator) * torch.tensor([3.0, 1.0, 1.0, 0.1]) + offset
     labels = torch.randint(n_classes, (n,), generator=generator)
     logits = sureness * torch.randn(n, n_classes, generator=generator)
-    return Examples(x, x.double().mean(dim=0), labels, logits, torch.rand(n, generator=generator))
+    return Examples(x, x.double().mean(dim=0).float().double(), labels, logits, torch.rand(n, generator=generator))
 
 
 def start(given, weight=0.0, seed=0):
@@ -51,7 +53,7 @@ def test_without_weights_it_is_scikit_learn_s_diagonal_mixture(offset):
     np.testing.assert_allclose(ours.log_likelihoods[-1], theirs.lower_bound_, rtol=1e-6)
     np.testing.assert_allclose(ours.mixture.variances, theirs.covariances_, rtol=1e-6)
     x = given.coordinates.double().numpy()
-    np.testing.assert_allclose(ours.mixture.posteriors(given), theirs.predict_proba(x), atol=1e-6)
+    np.testing.assert_allclose(ours.mixture.posteriors(given, list(range(K))), theirs.predict_proba(x), atol=1e-6)
     final = Statistics.of(given, ours.mixture.responsibilities).log_likelihood / given.n_examples
     np.testing.assert_allclose(final, theirs.score(x), rtol=1e-6)
 
@@ -119,3 +121,52 @@ def test_without_a_projection_embeddings_are_not_copied():
     projection = Projection.learned(x, n_components=None)
     assert projection.coordinates(x) is x
     torch.testing.assert_close(projection.shift, x.double().mean(dim=0))
+
+
+def in_single(given):
+    return replace(given, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_in_single_precision_the_likelihood_is_the_same_and_never_falls(seed, offset):
+    given = examples(n=20_000, seed=seed, offset=offset)
+    first = start(given, weight=10.0, seed=seed)
+    assert first.rounding() < 1e-6
+    options = {"max_iter": 30, "tol": 1e-6, "reg_covar": 1e-6}
+    single, double = (fitted(e, first, **options).log_likelihoods for e in (in_single(given), given))
+    assert (np.diff(single) >= 0).all()
+    steps = min(len(single), len(double))
+    np.testing.assert_allclose(
+        single[:steps], double[:steps], rtol=1e-5
+    )  # which components part first is a close thing
+    np.testing.assert_allclose(single[-1], double[-1], rtol=1e-6)
+
+
+def test_rounding_is_what_single_precision_errs_by():
+    given = examples(n=4_000)
+    for shrink in (1.0, 1e-2, 1e-4):
+        mixture = start(given)
+        mixture = replace(mixture, means=mixture.means + 1, variances=mixture.variances * shrink)
+        near = replace(given, coordinates=(mixture.means[0] + given.shift).float().expand(4_000, 4).contiguous())
+        exact, rounded = (
+            torch.cat([mixture.responsibilities(block)[1].double() for block in e.blocks()])
+            for e in (near, in_single(near))
+        )
+        assert (exact - rounded).abs().max() < 100 * mixture.rounding() + 1e-5
+
+
+def test_where_single_precision_is_too_coarse_the_fit_goes_on_in_double():
+    given = examples(n=20_000)
+    place = torch.arange(20_000) % 2  # in two further coordinates: no variance within a place
+    constant = 5.0 * place[:, None].expand(-1, 2)
+    given = replace(given, coordinates=torch.cat([given.coordinates, constant], dim=1), shift=torch.zeros(6))
+    weights = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)[place]
+    statistics = Statistics.of(given, lambda block: (weights[block.rows], block.losses))
+    first = Mixture.of(statistics, reg_covar=1e-6, label_weight=1.0, prediction_weight=1.0)
+    assert first.rounding() < 1e-5
+    options = {"max_iter": 40, "tol": 1e-3, "reg_covar": 1e-6}
+    single, double = (fitted(e, first, **options) for e in (in_single(given), given))
+    assert double.mixture.rounding() > 1e-3  # it did come to that
+    np.testing.assert_allclose(single.log_likelihoods[-1], double.log_likelihoods[-1], rtol=1e-6)
+    assert (np.diff(single.log_likelihoods) >= 0).all()

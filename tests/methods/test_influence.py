@@ -162,20 +162,6 @@ def test_the_opponents_of_a_mislearned_example_are_those_that_were_mislabelled()
     assert {int(entry.example_id) for entry in found[:3]} == set(confident.tolist())
 
 
-def test_an_estimate_tells_parameters_and_memory_before_anything_is_factored():
-    model, inputs, labels, *_ = trained()
-    calls = []
-
-    def batches():
-        calls.append(1)
-        return [(inputs, labels)]
-
-    estimate = ModuleInfluence.estimate(model, ["2"], batches, krylov_dim=20, rank=5)
-    assert (estimate.n_parameters, estimate.peak_bytes) == (21, 21 * (20 + 5) * 4)
-    assert estimate.seconds > 0
-    assert len(calls) == 2
-
-
 def test_the_memory_limit_holds_for_both():
     model, inputs, labels, hidden, logits = trained()
     with pytest.raises(InvalidInput, match="20 basis vectors x 21 parameters x 4 bytes"):
