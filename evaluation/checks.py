@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from methods.contract import InvalidInput, ModelOutputs, Slices
-from methods.errors import unknown_name
+from methods.errors import InvalidInput, unknown_name
+
+if TYPE_CHECKING:  # tables of scores need no torch
+    from methods.contract import ModelOutputs, Slices
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Floats: TypeAlias = npt.NDArray[np.float64]

@@ -6,15 +6,14 @@ each of them as news and make the interval too narrow; so whole groups are resam
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from evaluation.checks import Floats, check_count, check_share
-from methods.contract import InvalidInput
+from methods.errors import InvalidInput
 
 BATCH = 1_000  # resamples held in memory at a time
 
@@ -114,32 +113,56 @@ def difference_interval(
     return mean_interval(differences[both], np.asarray(groups)[both], confidence, resamples, seed)
 
 
-def _ratio(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
-    ratio: Floats = sums.sum(axis=axis) / counts.sum(axis=axis)
-    return ratio
-
-
 def _bootstrap(sums: Floats, counts: Floats, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    with warnings.catch_warnings():
-        # of 0 / 0 where BCa has no answer, which is looked after below
-        warnings.simplefilter("ignore", RuntimeWarning)
-        result = stats.bootstrap(
-            (sums, counts),
-            _ratio,
-            paired=True,
-            vectorized=True,
-            method="BCa",
-            confidence_level=confidence,
-            n_resamples=resamples,
-            batch=BATCH,
-            rng=np.random.default_rng(seed),
-        )
-    low, high = result.confidence_interval
-    if np.isfinite([low, high]).all():
-        return float(low), float(high)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(result.bootstrap_distribution, tails)
+    """As scipy.stats.bootstrap with the same draws, without its import, which takes half a second."""
+    rng = np.random.default_rng(seed)
+    n = len(sums)
+    sizes = [min(BATCH, resamples - start) for start in range(0, resamples, BATCH)]
+    drawn = np.concatenate([_ratios(sums, counts, rng.integers(0, n, (size, n))) for size in sizes])  # (resamples,)
+    drawn.sort()
+    tails = _bca_tails(drawn, sums, counts, (1 - confidence) / 2)
+    if np.isfinite(tails).all():
+        return _quantile(drawn, tails[0]), _quantile(drawn, tails[1])
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _bca_tails(drawn: Floats, sums: Floats, counts: Floats, tail: float) -> Floats:
+    """The shares of sorted resamples below the ends of the interval; NaN where BCa has no answer."""
+    ratio = sums.sum() / counts.sum()
+    below = (np.searchsorted(drawn, ratio, "left") + np.searchsorted(drawn, ratio, "right")) / (2 * len(drawn))
+    left_out = _left_out(sums, counts)  # (g,)
+    n = len(left_out)
+    influence = (n - 1) * (left_out.mean() - left_out)  # (g,)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        acceleration = 1 / 6 * (np.sum(influence**3) / n**3) / (np.sum(influence**2) / n**2) ** (3 / 2)
+        bias = ndtri(below)
+        shifted = bias + ndtri(tail) * np.array([1.0, -1.0])
+        tails: Floats = ndtr(bias + shifted / (1 - acceleration * shifted))
+    return tails
+
+
+def _left_out(sums: Floats, counts: Floats) -> Floats:
+    """The ratio without each group in turn, shape (g,)."""
+    n = len(sums)
+    others = np.arange(n - 1)
+    blocks = [np.arange(start, min(start + BATCH, n))[:, None] for start in range(0, n, BATCH)]
+    return np.concatenate([_ratios(sums, counts, others + (others >= block)) for block in blocks])
+
+
+def _ratios(sums: Floats, counts: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+    """The mean score of each row of groups, shape (rows,)."""
+    ratios: Floats = sums[groups].sum(axis=1) / counts[groups].sum(axis=1)
+    return ratios
+
+
+def _quantile(ordered: Floats, share: float) -> float:
+    """Between two of n sorted values, as far as the share lies between theirs."""
+    at = share * len(ordered) + (1 - share) - 1
+    low = min(max(int(at), 0), len(ordered) - 1)
+    high = min(low + 1, len(ordered) - 1)
+    part = at % 1
+    return float((1 - part) * ordered[low] + part * ordered[high])
 
 
 def _checked(values: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.generic]]:

@@ -7,14 +7,15 @@ they say what is there to be found, and are larger by construction. Scores of tw
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluation.checks import Bools, Floats
-from evaluation.ranking import auroc, average_precision
+from evaluation.ranking import Thresholds
 
 
 class Match(NamedTuple):
@@ -44,7 +45,7 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The discovered slices and their complements beside one true slice; each metric is computed once.
+    """The discovered slices and their complements beside one true slice; each slice is sorted once.
 
     Parameters
     ----------
@@ -68,7 +69,6 @@ class Candidates:
     members: Bools
     losses: npt.NDArray[np.floating]
     true_slice: Bools
-    _known: dict[tuple[str, Match], float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def slices(self) -> list[Match]:
@@ -100,16 +100,18 @@ class Candidates:
         return float(self.losses[members].mean(dtype=np.float64)) if members.any() else -np.inf
 
     def average_precision(self, match: Match) -> float:
-        return self._once(average_precision, match)
+        return self._thresholds_of(match).average_precision
 
     def auroc(self, match: Match) -> float:
-        return self._once(auroc, match)
+        return self._thresholds_of(match).auroc
 
-    def _once(self, metric: Callable[[Floats, Bools], float], match: Match) -> float:
-        key = (metric.__name__, match)
-        if key not in self._known:
-            self._known[key] = metric(self.membership_of(match), self.true_slice)
-        return self._known[key]
+    def _thresholds_of(self, match: Match) -> Thresholds:
+        thresholds = self._thresholds[match.slice]
+        return thresholds.complement if match.complement else thresholds
+
+    @cached_property
+    def _thresholds(self) -> list[Thresholds]:
+        return [Thresholds.of(column, self.true_slice) for column in np.ascontiguousarray(self.membership.T)]
 
 
 # The protocols; `max` keeps the earliest of equals

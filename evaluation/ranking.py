@@ -7,13 +7,67 @@ decided between those, data sorted by class would hand out or withhold hits. A s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from evaluation.checks import Bools, Floats, Ints, as_outcomes, check_count
-from methods.contract import InvalidInput
+from methods.errors import InvalidInput
+
+
+class Thresholds(NamedTuple):
+    """How many examples have at least each of the distinct memberships, the largest first.
+
+    Parameters
+    ----------
+    true, false : array, shape (t,), float64
+        Those in the true slice, and those outside.
+
+    Notes
+    -----
+    From one sort come the scores of a slice and of its complement, to the last digit those of scikit-learn, which
+    sorts for each of them.
+    """
+
+    true: Floats
+    false: Floats
+
+    @classmethod
+    def of(cls, membership: npt.NDArray[np.floating], true_slice: Bools) -> Self:
+        """For arrays of shape (n,)."""
+        order = np.argsort(membership)[::-1]
+        ordered = membership[order]
+        last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)  # (t,)
+        true = np.cumsum(true_slice[order], dtype=np.float64)[last]
+        return cls(true, last + 1 - true)
+
+    @property
+    def complement(self) -> Thresholds:
+        """The same of the negative membership."""
+        true, false = (np.append(counts[-1] - counts[-2::-1], counts[-1]) for counts in self)
+        return Thresholds(true, false)
+
+    @property
+    def average_precision(self) -> float:
+        recall = self.true / self.true[-1]
+        steps = np.diff(recall, prepend=0.0) * (self.true / (self.true + self.false))
+        return float(steps[::-1].copy().sum())
+
+    @property
+    def auroc(self) -> float:
+        true, false = self._corners()
+        x, y = np.append(0.0, false) / false[-1], np.append(0.0, true) / true[-1]
+        return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
+
+    def _corners(self) -> Thresholds:
+        """Without those on a straight line between others."""
+        if len(self.true) < 3:
+            return self
+        bends = np.diff(self.false, 2).astype(np.bool_) | np.diff(self.true, 2).astype(np.bool_)
+        kept = np.concatenate([[True], bends, [True]])
+        return Thresholds(self.true[kept], self.false[kept])
 
 
 def ranking(membership: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.intp]:
@@ -36,8 +90,22 @@ def ranking(membership: npt.ArrayLike, seed: int = 0) -> npt.NDArray[np.intp]:
     [1, 2, 0]
     """
     values = _as_vector(membership)
-    tie_breaks = np.random.default_rng(seed).permutation(len(values))  # (n,)
-    return np.lexsort((tie_breaks, -values))  # the last key sorts first
+    return np.lexsort((_tie_breaks(len(values), seed), -values))  # the last key sorts first
+
+
+def _first_ranks(values: Floats, k: int, seed: int) -> npt.NDArray[np.intp]:
+    """The first k of `ranking`, or some more."""
+    if k >= len(values):
+        return ranking(values, seed)
+    rows = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
+    return rows[np.lexsort((_tie_breaks(len(values), seed)[rows], -values[rows]))]
+
+
+@lru_cache(maxsize=1)  # all slices of a problem share them
+def _tie_breaks(n: int, seed: int) -> npt.NDArray[np.int64]:
+    drawn = np.random.default_rng(seed).permutation(n)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def hits_at_k(
@@ -72,10 +140,11 @@ def hits_at_k(
     """
     for value in k:
         check_count("k", value)
-    order = ranking(membership, seed)
-    held = _as_vector(membership) != 0 if retrieved is None else as_outcomes("retrieved", retrieved, len(order))
-    found = (as_outcomes("true_slice", true_slice, len(order)) & held)[order]  # (n,)
-    last = np.minimum(np.asarray(k, dtype=np.int64), len(order)) - 1  # (len(k),)
+    values = _as_vector(membership)
+    held = values != 0 if retrieved is None else as_outcomes("retrieved", retrieved, len(values))
+    first = _first_ranks(values, max(k, default=1), seed)
+    found = (as_outcomes("true_slice", true_slice, len(values)) & held)[first]
+    last = np.minimum(np.asarray(k, dtype=np.int64), len(values)) - 1  # (len(k),)
     hits: Ints = np.cumsum(found, dtype=np.int64)[last]
     return hits
 
@@ -161,7 +230,7 @@ def average_precision(membership: npt.ArrayLike, true_slice: npt.ArrayLike) -> f
     """
     values = _as_vector(membership)
     truth = _non_empty(true_slice, len(values))
-    return float(average_precision_score(truth, values))
+    return Thresholds.of(values, truth).average_precision
 
 
 def auroc(membership: npt.ArrayLike, true_slice: npt.ArrayLike) -> float:
@@ -187,7 +256,7 @@ def auroc(membership: npt.ArrayLike, true_slice: npt.ArrayLike) -> float:
     truth = _non_empty(true_slice, len(values))
     if truth.all():
         raise InvalidInput("true_slice holds every example, expected at least one outside: there is no pair to compare")
-    return float(roc_auc_score(truth, values))
+    return Thresholds.of(values, truth).auroc
 
 
 def _as_vector(membership: npt.ArrayLike) -> Floats:

@@ -104,7 +104,7 @@ def _scores(runs: Sequence[Run]) -> pa.Table:
 def _read(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path, read_dictionary=WORDS) as file:
-            return file.read(columns=list(TIDY))
+            return file.read(columns=list(TIDY), use_threads=False)  # of few rows each
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InvalidInput(f"{path} cannot be read ({error}): delete its folder and run again") from None
 

@@ -107,6 +107,13 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """In how many shards the model runs over each split; results are the same, so no key depends on it."""
+
+    shards: int = field(default=1, metadata={"min": 1})
+
+
+@dataclass(frozen=True)
 class Paths:
     """Where things lie."""
 
@@ -197,6 +204,7 @@ class Settings:
     seeds: Seeds
     scale: Scale
     variant: str
+    inference: Inference = Inference()
 
     @cached_property
     def explainer(self) -> Any:
@@ -232,7 +240,7 @@ def check_settings(config: DictConfig) -> Settings:
     unknown = next((name for name in plain if name not in {*groups, EXPERIMENT}), None)
     if unknown is not None:
         raise InvalidInput(unknown_name(f"there is no setting {unknown!r}", unknown, groups))
-    changed = {group: _changed(config, plain, group, choices[group]) for group in COMPONENTS}
+    changed = _changed(config, plain, choices)
     components = {group: _component(group, choices[group], plain[group], changed[group]) for group in COMPONENTS}
     return Settings(
         **components | {"method": _renamed(components["method"], plain["method"], choices["embedding"])},
@@ -242,6 +250,7 @@ def check_settings(config: DictConfig) -> Settings:
         seeds=construct(Seeds, plain["seeds"], "seeds"),
         scale=construct(Scale, plain["scale"], "scale"),
         variant=plain["method"].get("label") or _in_words(changed["method"]),
+        inference=construct(Inference, plain.get("inference", {}), "inference"),
     )
 
 
@@ -344,20 +353,29 @@ def _divided(group: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dic
     return arguments, beside
 
 
-def _changed(config: DictConfig, plain: Mapping[str, Any], group: str, choice: str) -> dict[str, Any]:
-    """The settings of a component that are not what its yaml says, interpolations resolved alike."""
+def _changed(config: DictConfig, plain: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The settings of each component that are not what its yaml says, interpolations resolved alike."""
+    ignored = ("_target_", "defaults", *Label.__dataclass_fields__)
+    changed, others = {}, config.copy()  # one for all: a copy of each took most of the time of a check
+    with open_dict(others):
+        for group, choice in choices.items():
+            given, written = _flat(plain[group]), _flat(_written(others, group, choice))
+            others[group] = config[group]
+            changed[group] = {
+                n: v for n, v in given.items() if n not in ignored and (n not in written or written[n] != v)
+            }
+    return changed
+
+
+def _written(config: DictConfig, group: str, choice: str) -> dict[str, Any]:
+    """What the yaml of a component says, which takes its place in the config."""
     # the file alone: composed, its overrides of other groups would find nothing to override
     loaded = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{choice}")
-    yaml = config.copy()
-    with open_dict(yaml):
-        yaml[group] = {} if loaded is None else loaded.config
+    config[group] = {} if loaded is None else loaded.config
     try:
-        written = OmegaConf.to_container(yaml[group], resolve=True)
+        return OmegaConf.to_container(config[group], resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException:
-        written = {}
-    given, written = _flat(plain[group]), _flat(written)
-    ignored = ("_target_", "defaults", *Label.__dataclass_fields__)
-    return {n: v for n, v in given.items() if n not in ignored and (n not in written or written[n] != v)}
+        return {}
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -135,16 +135,17 @@ def _visit(
         constant, precision = numbers[CONSTANT], numbers[PRECISION]
         for row in range(stop - start):
             weights[lane, row] = constant + weights[lane, row] - precision * state.norms[start + row]
+        n_reached = 0
+        for row in range(stop - start):  # without a branch, which a processor would often guess wrong
+            reached[n_reached] = row
+            n_reached += weights[lane, row] > 0
         total = mass = sum_of_losses = 0.0
-        n_reached, offset = 0, numbers[OFFSET]
-        for row in range(stop - start):
-            weight = weights[lane, row]
-            if weight > 0:
-                reached[n_reached] = row
-                n_reached += 1
-                total += weight
-                mass += weight * losses[row]
-                sum_of_losses += losses[row] - offset
+        offset = numbers[OFFSET]
+        for k in range(n_reached):
+            weight, loss = weights[lane, reached[k]], losses[reached[k]]
+            total += weight
+            mass += weight * loss
+            sum_of_losses += loss - offset
         _gather(rows, losses, offset, reached, n_reached, state.sums[section, lane, :d], state.sums[section, lane, d:])
         counts = state.counts[section, lane]
         counts[0] += total

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import permutation_test
 
 from evaluation.comparison import TESTS, holm, indistinguishable_from_best, paired_test
 from methods.contract import InvalidInput
@@ -22,6 +23,23 @@ def test_the_permutation_test_counts_every_way_to_flip_the_signs(differences):
     flipped = [abs(np.dot(signs, differences)) for signs in product([-1, 1], repeat=len(differences))]
     expected = np.mean(np.array(flipped) >= abs(sum(differences)))
     assert paired_test(differences, np.zeros(len(differences))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("resamples", [1, 500, 1_001, 9_999])
+@pytest.mark.parametrize("n_groups", [2, 9, 13, 40])
+def test_the_permutation_test_is_that_of_scipy_to_the_last_digit(n_groups, resamples):
+    rng = np.random.default_rng(n_groups)
+    for differences in (rng.normal(0.1, 1, n_groups), rng.integers(-5, 6, n_groups) / 10):
+        expected = permutation_test(
+            (differences,),
+            np.mean,
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=resamples,
+            batch=1_000,
+            rng=np.random.default_rng(5),
+        )
+        assert paired_test(differences, np.zeros(n_groups), resamples=resamples, seed=5) == expected.pvalue
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)

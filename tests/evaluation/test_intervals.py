@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -83,6 +85,31 @@ def test_a_skewed_score_gets_the_skewed_interval_of_bca():
     interval = mean_interval(values, np.arange(30), resamples=20_000)
     assert (interval.low, interval.high) == pytest.approx(tuple(expected), abs=0.02)
     assert interval.high - interval.mean > interval.mean - interval.low
+
+
+@pytest.mark.parametrize("resamples", [1, 999, 2_001])
+@pytest.mark.parametrize("n_groups", [2, 25, 1_100])
+def test_the_interval_is_that_of_scipy_to_the_last_digit(n_groups, resamples):
+    from scipy.stats import bootstrap
+
+    values, groups = grouped(n_groups, n_groups)
+    sums, counts = np.bincount(groups, weights=values), np.bincount(groups).astype(float)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one resample scipy says that it is few
+        expected = bootstrap(
+            (sums, counts),
+            lambda sums, counts, axis=-1: sums.sum(axis=axis) / counts.sum(axis=axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=resamples,
+            batch=1_000,
+            rng=np.random.default_rng(3),
+        ).confidence_interval
+    interval = mean_interval(values, groups, resamples=resamples, seed=3)
+    if np.isfinite(expected).all():
+        assert (interval.low, interval.high) == tuple(expected)
+    else:
+        assert resamples == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0])

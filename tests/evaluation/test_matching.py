@@ -1,12 +1,10 @@
-from functools import wraps
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from evaluation import matching
 from evaluation.matching import PROTOCOLS, Candidates, Match, best_auroc, best_average_precision, first, worst_slice
+from evaluation.ranking import auroc, average_precision
 
 thorough = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -127,19 +125,13 @@ def test_only_the_first_two_protocols_are_blind_to_the_true_slice(problem):
     assert worst_slice(other) == worst_slice(problem)
 
 
-def test_no_metric_is_computed_twice(monkeypatch):
-    calls = []
-
-    @wraps(matching.average_precision)
-    def counted(membership, true_slice):
-        calls.append(membership)
-        return 0.5
-
-    monkeypatch.setattr(matching, "average_precision", counted)
-    problem = candidates([[0.1, 0.5], [0.9, 0.9], [0.8, 0.4]])
-    best_average_precision(problem)
-    best_average_precision(problem)
-    assert len(calls) == 4  # two slices and two complements
+@thorough
+@given(any_candidates())
+def test_metrics_of_slices_and_complements_are_those_of_what_ranks_the_examples(problem):
+    for match in problem.slices + problem.complements:
+        ranked = problem.membership_of(match), problem.true_slice
+        assert problem.average_precision(match) == average_precision(*ranked)
+        assert problem.auroc(match) == auroc(*ranked)
 
 
 def test_codes_of_slices_and_complements_never_meet():

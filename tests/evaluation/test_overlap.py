@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
 
 from evaluation.overlap import overlap
 from methods.contract import InvalidInput
@@ -38,6 +39,14 @@ def test_scores_are_shares_whatever_the_row_order(rows, random):
     assert scores.f1 == pytest.approx(2 * both / max(members.sum() + true_slice.sum(), 1))
     order = random.sample(range(len(rows)), len(rows))
     assert overlap(members[order], true_slice[order]) == scores
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(masks)
+def test_scores_are_those_of_scikit_learn_to_the_last_digit(rows):
+    members, true_slice = np.array(rows).T
+    expected = precision_recall_fscore_support(true_slice, members, average="binary", zero_division=0)
+    assert overlap(members, true_slice) == expected[:3]
 
 
 def test_the_true_slice_itself_scores_1():

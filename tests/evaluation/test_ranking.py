@@ -4,6 +4,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from evaluation.ranking import auroc, average_precision, hits_at_k, precision_at_k, ranking, recall_at_k
 from methods.contract import InvalidInput
@@ -54,6 +55,26 @@ def test_average_precision_of_ties_by_hand():
 def test_auroc_by_hand():
     # of the 3 x 2 pairs, 0.9 beats both outside, 0.6 and 0.4 beat only 0.1
     assert auroc(MEMBERSHIP, TRUE_SLICE) == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("digits", [1, 2, 8])
+@pytest.mark.parametrize("n", [2, 3, 30, 3_000])
+def test_scores_are_those_of_scikit_learn_to_the_last_digit(n, digits):
+    rng = np.random.default_rng(n)
+    for skew in (1, 20):
+        membership = rng.random(n).round(digits) ** skew  # with few, some or many equal ones
+        true_slice = rng.permutation(n) < max(n // 50, 1)
+        assert average_precision(membership, true_slice) == average_precision_score(true_slice, membership)
+        assert average_precision(-membership, true_slice) == average_precision_score(true_slice, -membership)
+        assert auroc(membership, true_slice) == roc_auc_score(true_slice, membership)
+
+
+@thorough
+@given(ranked(), st.integers(1, 35), st.integers(0, 3))
+def test_hits_are_counted_along_the_whole_ranking(problem, k, seed):
+    membership, true_slice = problem
+    hits = (true_slice & (membership != 0))[ranking(membership, seed)][:k].sum()
+    assert hits_at_k(membership, true_slice, [k], seed).tolist() == [hits]
 
 
 def test_auroc_counts_a_tie_half():

@@ -132,3 +132,15 @@ def test_a_gap_needs_both_sides():
 def test_arguments_out_of_range_are_refused_even_without_slices(argument, value, allowed):
     with pytest.raises(InvalidInput, match=f"{argument} is {value}, expected .*{allowed}"):
         slice_statistics(Slices.none(tuple("abcde")), outputs(), **{argument: value})
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("resamples", [1, 2, 101, 2_000])
+def test_the_interval_of_the_gap_is_of_percentiles_of_the_draws(resamples, confidence):
+    # 3 of 4 right outside, 2 of 5 inside
+    correct, members = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0], dtype=bool), np.arange(9) >= 4
+    gap = accuracy_gap(members, correct, confidence=confidence, resamples=resamples, seed=6)
+    rng = np.random.default_rng(6)
+    draws = rng.beta(3.5, 1.5, resamples) - rng.beta(2.5, 3.5, resamples)
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    assert (gap.low, gap.high) == (min(low, gap.gap), max(high, gap.gap))

@@ -47,6 +47,24 @@ def test_lists_and_help_need_nothing_heavy():
         assert done.returncode == 0, done.stderr
 
 
+def test_tables_of_scores_need_no_torch():
+    program = "import sys, experiments.collect, experiments.status; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "sklearn", "scipy.stats", "hydra", "matplotlib"} & set(loaded)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(given, expected):
+    program = (
+        "import os; from experiments.cli import app; app(['list'], standalone_mode=False); print(*os.environ.items())"
+    )
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=others | given, check=True
+    )
+    assert f"('OMP_WAIT_POLICY', '{expected}')" in done.stdout
+
+
 def test_the_version_and_the_exit_codes_are_shown(slicebench):
     assert slicebench("--version").stdout.startswith("slicebench 0.")
     assert all(f"{code} " in slicebench("--help").stdout for code in (0, 1, 2, 130))

@@ -11,7 +11,15 @@ import yaml
 
 from experiments import runs
 from experiments.manifest import Manifest, Wanted, write_manifest
-from experiments.runs import check_definition, check_unchanged, find_results, find_runs, read_content, read_run
+from experiments.runs import (
+    check_definition,
+    check_unchanged,
+    find_results,
+    find_runs,
+    read_content,
+    read_run,
+    stored_definition,
+)
 from methods.errors import InvalidInput
 
 CONTENT = {"status": "done", "definition": {"method": {"size": 1}}, "seconds": {"train": 1.5}, "refused": {}}
@@ -80,6 +88,32 @@ def test_a_definition_that_was_changed_is_refused(tmp_path, text, says):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InvalidInput, match=says):
         check_definition(tmp_path, CONTENT["definition"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "method:\n  size: 10\n  k:\n  - 1\nseeds:\n  method: 0\nfingerprint: abc\n",
+        "k:\n- 1\n- 2\nempty:\n'quoted': 1\n",
+        "a: 1\nb: 2\na: 3\n",
+        "# by hand\na: 1\n\nb: 2\n",
+        "a: &one 1\nb: *one\n",
+        "a: |\n  one\n\n  two\nb: 2\n",
+        "a: 'one\n  two'\nb: 2",
+        "---\na: 1\n",
+    ],
+)
+def test_a_definition_is_what_yaml_says_however_it_is_written(tmp_path, text):
+    for written in (text, text, text + "\nlast: 4\n", text.replace("2", "5")):  # groups that were read before are known
+        (tmp_path / "config.yaml").write_text(written)
+        assert stored_definition(tmp_path) == yaml.safe_load(written)
+
+
+@pytest.mark.parametrize("text", ["", "a:b\n", "a: 1\n---\nb: 2\n", "a: 'one\nb: 2\n", "- 1\n", "a: b: c\n"])
+def test_what_is_no_definition_is_refused_as_a_whole(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match=r"cannot be read|holds no settings"):
+        stored_definition(tmp_path)
 
 
 def test_a_folder_with_another_key_is_refused(tmp_path):
