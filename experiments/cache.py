@@ -75,6 +75,22 @@ class Entry:
         with waiting_lock(_lock_of(self.folder), f"{self.stage} {self.key}"):
             yield
 
+    @contextmanager
+    def locked_if_free(self) -> Iterator[bool]:
+        """Hold the entry's lock if no other process has it; whether that is so."""
+        path = _lock_of(self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, fallback_to_soft=False, is_singleton=True)  # `store` takes it again
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
     def load(self) -> Arrays | None:
         """The arrays, memory-mapped and copied on write, or None where there are none; a damaged entry is put aside."""
         try:

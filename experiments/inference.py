@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,11 @@ from experiments.cache import Arrays, Entry
 from experiments.clock import add, stage
 from experiments.compute import device_of
 from experiments.contract import Dataset, ModelUnderAudit, Split
+from experiments.files import naming_a_full_disk
 from experiments.layers import Layer
 from experiments.reading.stored import Stored
 from experiments.settings import Compute, Settings
+from experiments.shards import bounds, growing, merge, remove, shard_of
 from methods.contract import InvalidInput
 from methods.progress import progress
 
@@ -67,6 +72,17 @@ def needed_layers(settings: Settings, model: ModelUnderAudit) -> list[Layer]:
     return list(dict.fromkeys(layer for user in users for layer in user.hidden_layers(model)))
 
 
+def uncached(settings: Settings, dataset: Dataset, model: ModelUnderAudit) -> list[Entry]:
+    """The outputs of forward passes that a run needs and that are not there."""
+    return [
+        entry
+        for name in needed_splits(settings)
+        if not isinstance(dataset.split(name).examples, Stored)
+        for entry in forward_entries(settings, dataset, model, name).values()
+        if not entry.exists
+    ]
+
+
 def evaluated_splits(settings: Settings) -> list[str]:
     """The splits that methods are fitted on and scored on."""
     return list(dict.fromkeys([settings.evaluation.fit_split, settings.evaluation.score_split]))
@@ -87,7 +103,8 @@ def _predict(settings: Settings, dataset: Dataset, model: ModelUnderAudit, name:
     if isinstance(split.examples, Stored):
         outputs = _stored(split.examples, needed_layers(settings, model))
     else:
-        outputs = _forward(forward_entries(settings, dataset, model, name), model, split, settings.compute)
+        work = _Work(model, split, settings.compute, settings.inference.shards)
+        outputs = _forward(forward_entries(settings, dataset, model, name), work)
     logits = outputs.pop(LOGITS)
     targets = model.targets(split)
     losses = None if targets is None else model.loss(logits, targets)
@@ -101,35 +118,106 @@ def _stored(stored: Stored, layers: Sequence[Layer]) -> dict[Layer, Tensor]:
     return {LOGITS: logits, **dict.fromkeys(layers, stored.embeddings)}
 
 
-def _forward(
-    entries: Mapping[Layer, Entry], model: ModelUnderAudit, split: Split, compute: Compute
-) -> dict[Layer, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What runs over which examples, and in how many shards."""
+
+    model: ModelUnderAudit
+    split: Split
+    compute: Compute
+    n_shards: int
+
+    def ranges(self) -> list[range]:
+        return bounds(self.split.n_examples, self.compute.batch_size, self.n_shards)
+
+
+def infer_share(settings: Settings, dataset: Dataset, model: ModelUnderAudit, number: int) -> None:
+    """Compute one shard of each split that the run needs, if nobody has done so or is at it."""
+    for name in needed_splits(settings):
+        split = dataset.split(name)
+        work = _Work(model, split, settings.compute, settings.inference.shards)
+        entries = forward_entries(settings, dataset, model, name)
+        if not isinstance(split.examples, Stored) and number < len(work.ranges()):
+            _shard(entries, work, number, wait=False)
+
+
+def _forward(entries: Mapping[Layer, Entry], work: _Work) -> dict[Layer, Tensor]:
     """What is cached is read; all that is missing is computed in one pass."""
-    found = {layer: entry.load() for layer, entry in entries.items()}
-    if any(arrays is None for arrays in found.values()):
+    found, missing = _found(entries)
+    if missing:
+        if work.n_shards > 1:  # before the lock of the whole: other processes share the work
+            for number in range(len(work.ranges())):
+                _shard(entries, work, number, wait=False)
         with entries[LOGITS].locked():
-            found = {layer: entry.load() for layer, entry in entries.items()}
-            missing = [layer for layer, arrays in found.items() if arrays is None]
+            found, missing = _found(entries)
             if missing:
-                found |= _computed({layer: entries[layer] for layer in missing}, model, split, compute)
-    return {layer: torch.from_numpy(arrays["values"]) for layer, arrays in found.items() if arrays is not None}
+                found |= _computed(missing, work) if work.n_shards == 1 else _merged(entries, missing, work)
+    return {layer: torch.from_numpy(arrays["values"]) for layer, arrays in found.items()}
 
 
-def _computed(
-    entries: Mapping[Layer, Entry], model: ModelUnderAudit, split: Split, compute: Compute
-) -> dict[Layer, Arrays]:
-    values = forward(model, split, list(entries), compute)
-    stored: dict[Layer, Arrays] = {}
-    for layer, entry in entries.items():
+def _found(entries: Mapping[Layer, Entry]) -> tuple[dict[Layer, Arrays], dict[Layer, Entry]]:
+    """What is there, and the entries that are not."""
+    loaded = {layer: entry.load() for layer, entry in entries.items()}
+    found = {layer: arrays for layer, arrays in loaded.items() if arrays is not None}
+    return found, {layer: entry for layer, entry in entries.items() if layer not in found}
 
-        def fill(folder: Path, layer: Layer = layer) -> None:
-            np.save(folder / "values.npy", values[layer], allow_pickle=False)
 
-        stored[layer] = entry.store(fill)
+def _merged(entries: Mapping[Layer, Entry], wholes: Mapping[Layer, Entry], work: _Work) -> dict[Layer, Arrays]:
+    """All shards, waiting for those of others, put together; a shard whose process died is computed here."""
+    ranges = work.ranges()
+    for number in range(len(ranges)):
+        _shard(entries, work, number, wait=True)
+    parts = {layer: [shard_of(whole, rows) for rows in ranges] for layer, whole in wholes.items()}
+    stored = {layer: merge(whole, parts[layer], work.split.n_examples) for layer, whole in wholes.items()}
+    for shards in parts.values():
+        remove(shards)
     return stored
 
 
-@torch.inference_mode()
+def _shard(entries: Mapping[Layer, Entry], work: _Work, number: int, wait: bool) -> None:
+    """Compute what is missing of one shard, unless it is there or, without `wait`, somebody is at it."""
+    ranges = work.ranges()
+    rows = ranges[number]
+    gate = shard_of(entries[LOGITS], rows)  # the same for all, whichever layers they miss: else two could block
+    with gate.locked() if wait else gate.locked_if_free() as free:
+        if free is False:
+            return
+        shards = {layer: shard_of(whole, rows) for layer, whole in entries.items() if not whole.exists}
+        # asked again: who merges stores the whole, then removes its shards
+        missing = {layer: shard for layer, shard in _found(shards)[1].items() if not entries[layer].exists}
+        if missing:
+            _computed(missing, work, rows, f"infer, shard {number + 1} of {len(ranges)}")
+
+
+def _computed(
+    entries: Mapping[Layer, Entry], work: _Work, rows: range | None = None, what: str = "infer"
+) -> dict[Layer, Arrays]:
+    """Let the model run over these rows, writing batch by batch: their outputs may not fit into memory."""
+    n_rows = work.split.n_examples if rows is None else len(rows)
+    with ExitStack() as held:
+        for entry in entries.values():
+            held.enter_context(entry.locked())
+        for entry in entries.values():
+            held.callback(shutil.rmtree, entry.scratch, ignore_errors=True)  # half of a file is of use to nobody
+        with naming_a_full_disk(next(iter(entries.values())).folder), ExitStack() as files:  # closing writes too
+            append = {
+                layer: files.enter_context(growing(_unfinished(entry), n_rows)) for layer, entry in entries.items()
+            }
+            for blocks in _passed(work.model, work.split, list(entries), work.compute, rows, what):
+                for layer, block in blocks.items():
+                    append[layer](block)
+        return {layer: entry.store(partial(_take, entry)) for layer, entry in entries.items()}
+
+
+def _unfinished(entry: Entry) -> Path:
+    entry.scratch.mkdir(parents=True, exist_ok=True)
+    return entry.scratch / "values.npy"
+
+
+def _take(entry: Entry, folder: Path) -> None:
+    os.replace(entry.scratch / "values.npy", folder / "values.npy")
+
+
 def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compute: Compute) -> dict[Layer, np.ndarray]:
     """Logits (`LOGITS`, if asked for) and layers' outputs, each (n, columns) float32, from one pass over the split.
 
@@ -138,23 +226,37 @@ def forward(model: ModelUnderAudit, split: Split, layers: Sequence[Layer], compu
     InvalidInput
         Where a layer takes no part in the model's forward pass, or gives no tensor.
     """
-    device = device_of(compute)
-    model.module.to(device).eval()
-    batches = Batches(split, model, compute, with_targets=False)
     rows: dict[Layer, np.ndarray] = {}
     start = 0
+    for blocks in _passed(model, split, layers, compute):
+        for layer, block in blocks.items():
+            if start == 0:
+                rows[layer] = np.empty((split.n_examples, block.shape[1]), dtype=np.float32)
+            rows[layer][start : start + len(block)] = block
+        start += max(map(len, blocks.values()), default=0)
+    return rows
+
+
+def _passed(
+    model: ModelUnderAudit,
+    split: Split,
+    layers: Sequence[Layer],
+    compute: Compute,
+    rows: range | None = None,
+    what: str = "infer",
+) -> Iterator[dict[Layer, np.ndarray]]:
+    """The outputs of one batch after the other."""
+    device = device_of(compute)
+    model.module.to(device).eval()
+    batches = Batches(split, model, compute, rows=rows, with_targets=False)
     with _recorded(model, [layer for layer in layers if layer != LOGITS]) as outputs:
-        for index, (examples, _) in zip(progress(range(len(batches)), "infer", len(batches)), batches, strict=True):
-            outputs[LOGITS] = LOGITS.rows(model.logits(examples.to(device)))
-            for layer in layers:
-                block = _seen(outputs, layer).float().cpu().numpy()
-                if index == 0:
-                    rows[layer] = np.empty((split.n_examples, block.shape[1]), dtype=np.float32)
-                rows[layer][start : start + len(block)] = block
-            start += len(examples)
+        for _, (examples, _) in zip(progress(range(len(batches)), what, len(batches)), batches, strict=True):
+            with torch.inference_mode():  # not around the loop: who takes the blocks would be in it too
+                outputs[LOGITS] = LOGITS.rows(model.logits(examples.to(device)))
+                blocks = {layer: _seen(outputs, layer).float().cpu().numpy() for layer in layers}
+            yield blocks
     model.module.to("cpu")
     add("infer: waiting for data", batches.waited)
-    return rows
 
 
 def _seen(outputs: Mapping[Layer, Tensor], layer: Layer) -> Tensor:

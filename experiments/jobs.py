@@ -20,7 +20,7 @@ import conf  # noqa: F401 (before folders of the user's are on the path, one of 
 import evaluation  # noqa: F401
 from experiments.errors import explanation, line_of
 from experiments.plan import plan
-from experiments.run import run
+from experiments.run import infer_shard, run
 from methods.errors import Unsupported
 
 IMPORT_PATH = "SLICEBENCH_IMPORT_PATH"  # the user's folders, for worker processes too
@@ -65,6 +65,12 @@ Result = Path | Failure | None  # the folder of a run; None of a dry run
 def run_job(config: DictConfig) -> Result:
     """One run."""
     return tried(HydraConfig.get().overrides.task, lambda: run(config))
+
+
+def infer_job(config: DictConfig) -> Result:
+    """One shard of the inference that runs share, by the number of the job."""
+    hydra = HydraConfig.get()
+    return tried(hydra.overrides.task, lambda: infer_shard(config, int(hydra.job.num)))
 
 
 def plan_job(config: DictConfig) -> Result:

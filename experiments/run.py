@@ -15,7 +15,7 @@ from experiments.embedding import embed
 from experiments.examples import examples_of_problems, examples_table, relabelled_examples, true_slices
 from experiments.explanations import explain, find_opponents, measure_coherence
 from experiments.finished import FinishedRun
-from experiments.inference import infer
+from experiments.inference import infer, infer_share
 from experiments.loading import load_dataset
 from experiments.record import Record
 from experiments.settings import Settings, check_settings
@@ -61,6 +61,15 @@ def _discover(settings: Settings, data: Dataset | ProblemSet, record: Record) ->
             record.write(part, found, fitted, scores, **tables)
         record.finish()
         tracking.log(FinishedRun(record.folder, record.content), record.summary())
+
+
+def infer_shard(config: DictConfig, number: int) -> None:
+    """One shard of what runs with these settings infer, before they begin; one of all trains the model first."""
+    settings = check_settings(config)
+    dataset = load_dataset(settings)
+    if isinstance(dataset, Dataset):
+        with threads(settings.compute):
+            infer_share(settings, dataset, train_or_load(settings, dataset), number % settings.inference.shards)
 
 
 def audit(settings: Settings, dataset: Dataset) -> Audit:

@@ -25,13 +25,15 @@ from rich.progress import track
 from experiments.cache import is_locked
 from experiments.console import console, say
 from experiments.contract import Dataset, ProblemSet
-from experiments.jobs import Failure, Result, plan_job, run_job, tried
+from experiments.inference import uncached
+from experiments.jobs import Failure, Result, infer_job, plan_job, run_job, tried
 from experiments.keys import key_of
 from experiments.loading import check_dataset, read_dataset
 from experiments.manifest import Manifest, Wanted, write_manifest
 from experiments.record import Record, is_done
 from experiments.runs import read_content
 from experiments.settings import Settings, check_settings
+from experiments.training import build_model
 from experiments.watching import watched
 from methods.errors import InvalidInput
 
@@ -84,12 +86,18 @@ class Job:
         Whether it is tried again if it failed before.
     unusable : Failure, optional
         Why its settings cannot be used.
+    shards : int
+        In how many shards jobs of their own infer for it first; 1 where there are none.
+    inference : frozenset of str
+        What these would write: runs that share it share the jobs.
     """
 
     overrides: tuple[str, ...]
     folder: Path | None
     retry: bool = False
     unusable: Failure | None = None
+    shards: int = 1
+    inference: frozenset[str] = frozenset()
 
     def result(self) -> Result:
         """What came of it so far, in this sweep or in another one; None where it is still to be done."""
@@ -150,6 +158,7 @@ class Sweeper(sweeper.Sweeper):
                 self._write_manifest(sweep, jobs)
         results = {job: job.result() for jobs in planned for job in jobs}
         _say_what_is_left(results, sum(map(len, combinations)))
+        self._infer([job for job, result in results.items() if result is None])
         results |= self._done([job for job, result in results.items() if result is None])
         asked.results += [[results[job] for job in jobs] for jobs in planned]
 
@@ -181,10 +190,19 @@ class Sweeper(sweeper.Sweeper):
             settings = check_settings(self._config(overrides))
             record = Record.planned(settings, self._dataset(settings))
             record.before()  # it can be read
-            return Job(overrides, record.folder, settings.compute.retry_failed)
+            inference = frozenset() if record.done else self._uncached(settings)
+            shards = settings.inference.shards if inference else 1
+            return Job(overrides, record.folder, settings.compute.retry_failed, None, shards, inference)
 
         job = tried(overrides, checked)
         return Job(overrides, None, unusable=job) if isinstance(job, Failure) else job
+
+    def _uncached(self, settings: Settings) -> frozenset[str]:
+        """What jobs of their own are to infer for this run."""
+        dataset = self._dataset(settings)
+        if self._launcher_is == IN_PROCESS or settings.inference.shards == 1 or isinstance(dataset, ProblemSet):
+            return frozenset()
+        return frozenset(entry.key for entry in uncached(settings, dataset, build_model(settings, dataset)))
 
     def _dataset(self, settings: Settings) -> Dataset | ProblemSet:
         """The data of a run: read once for all runs, near each other, that share it."""
@@ -208,6 +226,24 @@ class Sweeper(sweeper.Sweeper):
             for job in jobs
         ]
         write_manifest(results, Manifest(sweep.command, tuple(wanted)))
+
+    def _infer(self, jobs: Sequence[Job]) -> None:
+        """Let as many jobs as there are shards infer what runs share; what they leave, the runs do themselves."""
+        inferred: set[str] = set()
+        for job in sorted(jobs, key=lambda job: -len(job.inference)):  # who needs more layers has them all in one pass
+            if job.inference <= inferred:
+                continue
+            inferred |= job.inference
+            say(f"inference first: {job.shards} jobs, a shard each")
+            launcher = Plugins.instance().instantiate_launcher(self.hydra_context, infer_job, self.config)
+            try:
+                returned = launcher.launch([job.overrides] * job.shards, initial_job_idx=0)
+            except BrokenProcessPool:
+                say("a process that inferred was killed: the runs infer what is missing")
+                continue
+            failures = [one.return_value for one in returned if isinstance(one.return_value, Failure)]
+            if failures:
+                say(f"{len(failures)} of {job.shards} shards failed ({failures[0].reason}): the runs infer them")
 
     def _done(self, jobs: Sequence[Job]) -> dict[Job, Result]:
         """Let the launcher do what no other process works on; the rest when it is free."""

@@ -10,12 +10,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-AHEAD = 16  # rows between those that are multiplied and those that are fetched
 BLOCK = 64  # rows whose distances and sums are made while they lie in a core's cache
 SPINS = 2_000  # looks at the others before a waiting thread lets another one have its core
 EMPTY = 1e-6  # a total weight below this is rounding noise: the spotlight holds no example
@@ -45,8 +43,8 @@ class State(NamedTuple):
     losses : ndarray, shape (b, n), in nats
     here, before : ndarray, shape (b, d + 1)
         Centres and log precisions, and those of the last step.
-    mean, square : ndarray, shape (b, d + 1)
-        Adam's moments.
+    gradient, mean, square : ndarray, shape (b, d + 1)
+        The last one, and Adam's moments.
     query : ndarray, shape (b, d)
         2 tau mu.
     numbers : ndarray, shape (b, 7), float64
@@ -71,6 +69,7 @@ class State(NamedTuple):
     losses: np.ndarray
     here: np.ndarray
     before: np.ndarray
+    gradient: np.ndarray
     mean: np.ndarray
     square: np.ndarray
     query: np.ndarray
@@ -129,7 +128,7 @@ def _visit(
             for j in range(d):
                 buffer[row, j] = (rows[row, j] - state.shift[j]) * state.factor[0]
         rows = buffer[: stop - start]
-    _products(rows, state.query, weights, x, start)
+    _products(rows, state.query, weights)
     for lane in range(len(weights)):
         numbers, losses = state.numbers[lane], state.losses[lane, start:stop]
         constant, precision = numbers[CONSTANT], numbers[PRECISION]
@@ -155,32 +154,16 @@ def _visit(
 
 
 @_part
-def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray, x: np.ndarray, start: int) -> None:
-    """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike.
-
-    Meanwhile the rows of x behind these, which begin at `start`, are fetched: sixteen rows side by side are more than a
-    processor follows by itself.
-    """
+def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
+    """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike."""
     n_rows, n_lanes = len(rows), len(query)
     last, grouped = n_rows - 1, n_lanes - n_lanes % 4
     for lane in range(0, grouped, 4):
         for row in range(0, n_rows, 4):
-            if lane == 0:
-                _fetch(x, start + row + AHEAD, start + row + AHEAD + 4)
             _four_by_four(rows, row, last, query, lane, out)
     for lane in range(grouped, n_lanes):
         for row in range(0, n_rows, 16):
-            if lane == 0:
-                _fetch(x, start + row + AHEAD, start + row + AHEAD + 16)
             _sixteen(rows, row, last, query[lane], out[lane])
-
-
-@_part
-def _fetch(x: np.ndarray, first: int, last: int) -> None:
-    """Ask for rows that will be needed soon."""
-    for row in range(first, min(last, len(x))):
-        for j in range(0, x.shape[1], 64 // x.itemsize):
-            _prefetched(x, row, j)
 
 
 @_part
@@ -265,7 +248,11 @@ def _gather(
     total: np.ndarray,
     weighted: np.ndarray,
 ) -> None:
-    """Add the rows that are reached, and the same times their losses, four at a time."""
+    """Add the rows that are reached, and the same times their losses, four at a time.
+
+    In two loops, and so below: of many arrays in one the compiler cannot tell whether they overlap, and then it takes
+    one number at a time.
+    """
     whole, shift = n_reached - n_reached % 4, rows.dtype.type(offset)
     for k in range(0, whole, 4):
         r0, r1, r2, r3 = reached[k], reached[k + 1], reached[k + 2], reached[k + 3]
@@ -273,6 +260,7 @@ def _gather(
         l0, l1, l2, l3 = losses[r0] - shift, losses[r1] - shift, losses[r2] - shift, losses[r3] - shift
         for j in range(len(total)):
             total[j] += (x0[j] + x1[j]) + (x2[j] + x3[j])
+        for j in range(len(total)):
             weighted[j] += (l0 * x0[j] + l1 * x1[j]) + (l2 * x2[j] + l3 * x3[j])
     for k in range(whole, n_reached):
         x0, l0 = rows[reached[k]], losses[reached[k]] - shift
@@ -313,24 +301,33 @@ def _move(state: State, lane: int, step: int, patience: int) -> None:
     factor, drift_, pull_ = real(2 * numbers[PRECISION] / total), real(drift), real(pull)
     correction = math.sqrt(1 - BETA_SQUARE ** (step + 1))
     length = real(numbers[RATE] * correction / (1 - BETA_MEAN ** (step + 1)))
-    here, before = state.here[lane], state.before[lane]
-    mean, square, epsilon = state.mean[lane], state.square[lane], real(EPSILON * correction)
+    here, gradient = state.here[lane], state.gradient[lane]
     for j in range(d):
-        before[j] = here[j]
-        _adam(here, mean, square, j, factor * (sums[d + j] - drift_ * sums[j] - here[j] * pull_), length, epsilon)
-    before[d] = here[d]
-    _adam(here, mean, square, d, real(push * total - pull / total), length, epsilon)
+        gradient[j] = factor * (sums[d + j] - drift_ * sums[j] - here[j] * pull_)
+    gradient[d] = push * total - pull / total
+    _adam(here, state.before[lane], gradient, state.mean[lane], state.square[lane], length, real(EPSILON * correction))
     _aim(state, lane)
 
 
 @_part
 def _adam(
-    here: np.ndarray, mean: np.ndarray, square: np.ndarray, j: int, gradient: float, length: float, epsilon: float
+    here: np.ndarray,
+    before: np.ndarray,
+    gradient: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    length: float,
+    epsilon: float,
 ) -> None:
     real = here.dtype.type
-    mean[j] += real(1 - BETA_MEAN) * (gradient - mean[j])
-    square[j] = real(BETA_SQUARE) * square[j] + real(1 - BETA_SQUARE) * gradient * gradient
-    here[j] += length * mean[j] / (np.sqrt(square[j]) + epsilon)
+    for j in range(len(here)):
+        mean[j] += real(1 - BETA_MEAN) * (gradient[j] - mean[j])
+    for j in range(len(here)):
+        square[j] = real(BETA_SQUARE) * square[j] + real(1 - BETA_SQUARE) * gradient[j] * gradient[j]
+    for j in range(len(here)):
+        before[j] = here[j]
+    for j in range(len(here)):
+        here[j] += length * mean[j] / (np.sqrt(square[j]) + epsilon)
 
 
 @_part
@@ -357,31 +354,14 @@ def _aim(state: State, lane: int) -> None:
 
 def _atomic_add(_context: Any, array: Any, index: Any, value: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        entry = _pointer(context, builder, signature.args[0], arguments[0], [arguments[1]])
-        return builder.atomic_rmw("add", entry, arguments[2], "seq_cst")
+        kind, (array, index, value) = signature.args[0], arguments
+        made = context.make_array(kind)(context, builder, array)
+        entry = cgutils.get_item_pointer(context, builder, kind, made, [index], wraparound=False)
+        return builder.atomic_rmw("add", entry, value, "seq_cst")
 
     return types.int64(array, types.int64, types.int64), code
 
 
-def _prefetch(_context: Any, array: Any, row: Any, column: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        entry = _pointer(context, builder, signature.args[0], arguments[0], arguments[1:])
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [entry.type, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [entry, *(number(each) for each in (0, 3, 1))])  # to read, often, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), code
-
-
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, indices: Any) -> Any:
-    made = context.make_array(kind)(context, builder, array)
-    entry = cgutils.get_item_pointer(context, builder, kind, made, indices, wraparound=False)
-    return builder.bitcast(entry, ir.PointerType(ir.IntType(8))) if len(indices) > 1 else entry
-
-
-_prefetched: Any = intrinsic(_prefetch)  # (array, row, column): bring the entry near, whatever it is
 _added: Any = intrinsic(_atomic_add)  # (array, index, value): add as one step that no other thread can divide
 
 

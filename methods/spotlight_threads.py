@@ -12,7 +12,7 @@ from methods import spotlight_kernel as kernel
 from methods.spotlight_barrier import Barrier
 from methods.spotlight_rows import Rows
 
-SECTIONS = 32  # at least, of the rows, where there are enough: more threads than that find nothing to do
+SECTIONS = 16  # at least, of the rows, where there are enough: more threads than that find nothing to do
 LONGEST = 64  # blocks of a section at most, so that sums in single precision stay short
 TEAM = 4  # spotlights that a thread of its own is worth: the kernel multiplies four at once
 SETTLING = 2  # steps without moving at the end: the last one that moved may have emptied a spotlight
@@ -101,6 +101,7 @@ def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learn
         losses=np.ascontiguousarray(losses),
         here=here,
         before=here.copy(),
+        gradient=np.zeros_like(here),
         mean=np.zeros_like(here),
         square=np.zeros_like(here),
         query=np.zeros((b, d), dtype),

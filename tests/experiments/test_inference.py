@@ -9,6 +9,7 @@ from experiments.inference import LOGITS, forward, forward_entries, infer
 from experiments.layers import Layer
 from experiments.loading import load_dataset
 from experiments.training import train_or_load
+from methods.contract import InvalidInput
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_losses_are_in_nats_and_correct_is_the_largest_logit(made):
 def test_inference_is_done_once(made, monkeypatch):
     settings, dataset, model = made
     infer(settings, dataset, model)
-    monkeypatch.setattr(inference, "forward", lambda *_: pytest.fail("inferred again"))
+    monkeypatch.setattr(inference, "_passed", lambda *_: pytest.fail("inferred again"))
     infer(settings, dataset, model)
 
 
@@ -55,7 +56,8 @@ def test_only_what_is_missing_is_computed(made, monkeypatch):
     entry = forward_entries(settings, dataset, model, "test")[Layer("hidden")]
     (entry.folder / "done.json").unlink()
     asked = []
-    monkeypatch.setattr(inference, "forward", lambda m, s, layers, c: asked.append(layers) or forward(m, s, layers, c))
+    passed = inference._passed
+    monkeypatch.setattr(inference, "_passed", lambda *given: asked.append(given[2]) or passed(*given))
     infer(settings, dataset, model)
     assert asked == [[Layer("hidden")]]
 
@@ -99,3 +101,13 @@ def test_two_poolings_of_one_layer_are_kept_apart(settings_of):
     layers = (Layer("features.3", "mean"), Layer("features.3", "flatten"))
     rows = forward(convolution, dataset.split("validation"), layers, settings.compute)
     assert [rows[layer].shape[1] for layer in layers] == [32, 32 * 64]
+
+
+def test_no_key_depends_on_the_number_of_shards(settings_of):
+    assert settings_of("inference.shards=16").defining() == settings_of().defining()
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "x", "1.5", "true", "null"])
+def test_shards_must_be_a_positive_number(settings_of, given):
+    with pytest.raises(InvalidInput, match=r"^inference\.shards is .*, expected"):
+        settings_of(f"inference.shards={given}")

@@ -314,3 +314,42 @@ def test_whatever_happens_to_its_jobs_a_sweep_started_again_ends_as_one_left_alo
     alone = run(cluster, *sweep, "paths.results=alone", "paths.cache=alone/cache")
     assert alone.returncode == 0, alone.stderr
     pd.testing.assert_frame_equal(scores(Path("outputs")), scores(Path("alone")), check_exact=True)
+
+
+TRACED = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.models.small_cnn import SmallCNN
+
+
+def trace(module, _):
+    if not module.training and "SLURM_ARRAY_TASK_ID" in os.environ:
+        Path("inferred-" + os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]).touch()
+
+
+@dataclass(frozen=True)
+class TracedCNN(SmallCNN):
+    def build(self, dataset):
+        model = super().build(dataset)
+        model.module.register_forward_pre_hook(trace)
+        return model
+"""
+
+
+@pytest.mark.slurm
+def test_an_array_of_jobs_infers_for_all_runs_of_a_sweep(cluster, workspace, own_cache):
+    (workspace / "traced.py").write_text(TRACED)
+    model = ["--import-path", ".", "model=custom", "model._target_=traced.TracedCNN", "+model.training.epochs=1"]
+    sweep = [*model, "method=random,highest_loss", "compute.batch_size=32", *PLAIN]
+    environment = {**cluster, "SLICEBENCH_CACHE": str(own_cache)}
+    done = run(environment, *sweep, *LAUNCHER, "inference.shards=4")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("inference first: 4 jobs, a shard each") == 1
+    tasks = sorted(path.name.removeprefix("inferred-").split("_") for path in Path().glob("inferred-*"))
+    assert len({array for array, _ in tasks}) == 1, "a run inferred too"
+    assert [task for _, task in tasks] == ["0", "1", "2", "3"]
+    alone = run(environment, *sweep, "paths.results=alone", "paths.cache=alone/cache")
+    assert alone.returncode == 0, alone.stderr
+    pd.testing.assert_frame_equal(scores(Path("outputs")), scores(Path("alone")), check_exact=True)
