@@ -234,7 +234,7 @@ def _on_a_gpu() -> Row:
     from methods.influence_end import cut
 
     module = get_model("resnet18", weights=None).cuda().eval()
-    pictures = ((torch.randn(100, 3, 224, 224).cuda(), torch.randint(0, 1000, (100,)).cuda()) for _ in range(50))
+    pictures = [(torch.randn(100, 3, 224, 224).cuda(), torch.randint(0, 1000, (100,)).cuda()) for _ in range(50)]
     end = cut(module, ["fc", "layer4"], lambda: pictures)
     assert end is not None
 

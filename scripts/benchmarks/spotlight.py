@@ -27,8 +27,8 @@ def section() -> Section:
     rows = [_one(10_000), _one(50_000), _many()]
     rows += [_on_gpu(n, limit) for n, limit in ((10_000, 0.5), (50_000, 1.0))]
     return Section(
-        f"Embeddings of {DIMENSIONS} dimensions in {N_CLASSES} groups, drawn at random; {STEPS:,} steps in float32 from "
-        "the mean; the peer is the paper's equations (1, 4 one-sided, 5) with torch's Adam and autograd.",
+        f"Embeddings of {DIMENSIONS} dimensions in {N_CLASSES} groups, drawn at random; {STEPS:,} steps in float32 "
+        "from the mean; the peer is the paper's equations (1, 4 one-sided, 5) with torch's Adam and autograd.",
         rows,
         [
             "The floor of one spotlight is reading all embeddings once a step, at the rate at which this machine sums "
@@ -87,8 +87,8 @@ def _many() -> Row:
         floor,
         "1.5 times the floor",
         ours.seconds <= 1.5 * floor,
-        f"all {N_RELABELLINGS} would take {whole / 60:.0f} minutes (extrapolated); {flop / ours.seconds / 1e9:.0f} GFLOP/s,"
-        f" counting two products a step; the peer's time is that of {PLAIN_STEPS} steps of one spotlight, multiplied; "
+        f"all {N_RELABELLINGS} would take {whole / 60:.0f} minutes (extrapolated); "
+        f"{flop / ours.seconds / 1e9:.0f} GFLOP/s, counting two products a step; the peer's time is that of {PLAIN_STEPS} steps of one spotlight, multiplied; "
         "fitted one by one the results are the same, bit for bit",
     )
 

@@ -104,8 +104,9 @@ def test_the_released_optimiser_is_reproduced(run):
         pytest.skip(f"no stored runs of the released optimiser at {path}: set SLICEBENCH_DATA to the data pack")
     golden = np.load(path)
     size, penalty, steps = PAPER_RUNS[run]
-    embeddings, losses = torch.from_numpy(golden["embeddings"]), torch.from_numpy(golden["losses"])
-    mean, one = embeddings.mean(dim=0), torch.ones(1)
+    # in double precision: in single, a jitter of one part in a million can cost what it reaches five percent
+    embeddings, losses = torch.from_numpy(golden["embeddings"]).double(), torch.from_numpy(golden["losses"]).double()
+    mean, one = embeddings.mean(dim=0), torch.ones(1, dtype=torch.float64)
     x = embeddings - mean
     for index in (0, 1):
         start = {"centers": -mean[None], "log_precisions": math.log(1e-4) * one}
@@ -113,7 +114,6 @@ def test_the_released_optimiser_is_reproduced(run):
         weights, expected = weigh(Rows(x), end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
         history = golden[f"{run}{index}_objective"]
         ours, theirs = set(weights.topk(size).indices.tolist()), set(np.argsort(-expected)[:size].tolist())
-        # a jitter of one part in a million moves where the released optimiser ends by one percent
         assert end.history[-1, 0].item() >= 0.98 * history[-1]
         assert len(ours & theirs) >= 0.9 * len(ours | theirs)
         if index == 0:  # the same steps, until rounding has grown
