@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -85,7 +86,8 @@ class Examples:
             given = self.coordinates[rows].to(device)  # (b, p)
             x, squares = buffers[:, : len(given)]  # (b, p) both
             torch.square(torch.sub(given, shift, out=x), out=squares)
-            predictions = self.logits[rows].to(self.dtype).softmax(dim=1)  # (b, c)
+            # (b, c); along columns, for torch is slow over rows of a few numbers
+            predictions = self.logits[rows].to(self.dtype).T.contiguous().softmax(dim=0).T
             yield Block(rows, x, squares, self.labels[rows], predictions, self.losses[rows].double())
 
 
@@ -199,18 +201,19 @@ class Mixture:
 
     def log_joint(self, block: Block) -> Tensor:
         """Log-density of each example under each component, its weight included: Tensor, shape (b, k)."""
-        constants, linear, quadratic = (c.to(block.squares.dtype) for c in self._coefficients())
+        constants, linear, quadratic, of_labels = (c.to(block.squares.dtype) for c in self._coefficients)
         log_joint = products(block.coordinates, linear).add_(products(block.squares, quadratic)).add_(constants)
-        of_labels = (self.label_weight * (self.labels + EPS).log()).T.to(log_joint.dtype)  # (c, k)
         log_joint += of_labels[block.labels]
         of_predictions = block.predictions @ self.predictions.T.to(log_joint.dtype)  # (b, k)
         return log_joint.add_(of_predictions.add_(EPS).log_(), alpha=self.prediction_weight)
 
-    def _coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of 1, coordinates and squares in the log-densities and log-weights: shapes (k,), (k, p), (k, p)."""
+    @cached_property
+    def _coefficients(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of 1, coordinates, squares and labels in the log-joint: shapes (k,), (k, p), (k, p), (c, k)."""
         precisions = 1 / self.variances
         logs = self.variances.log() + math.log(2 * math.pi) + self.means.square() * precisions  # (k, p)
-        return self.weights.log() - 0.5 * logs.sum(dim=1), self.means * precisions, -0.5 * precisions
+        of_labels = (self.label_weight * (self.labels + EPS).log()).T  # (c, k)
+        return self.weights.log() - 0.5 * logs.sum(dim=1), self.means * precisions, -0.5 * precisions, of_labels
 
     def rounding(self) -> float:
         """By how much single precision may err in an example's log-density, in nats; NaN where it breaks down.
