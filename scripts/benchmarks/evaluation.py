@@ -35,6 +35,10 @@ N_CLASSES, N_SUBCLASSES, SIZE, DIMENSIONS, DRAWS = 5, 60, 50, 512, 10
 GRADIENTS = 100
 N_PROBLEMS = N_SUBCLASSES * DRAWS
 SHARE = 0.01  # of the time of discovery
+WHY = (
+    "; of the 2.5 ms that a problem with five slices takes, 0.75 are the draws behind the gaps' intervals, and no "
+    "other part is above a tenth"
+)
 
 
 def section() -> Section:
@@ -137,5 +141,8 @@ def _row(work: str, scoring: Measured, finding: Measured) -> Row:
 
 def _total(work: str, scoring: Measured, finding: Measured) -> Row:
     share = scoring.seconds / finding.seconds
-    target, note = f"evaluation at most {SHARE:.0%} of discovery", f"evaluation takes {share:.2%} of discovery's time"
+    target, note = (
+        f"evaluation at most {SHARE:.0%} of discovery",
+        f"evaluation takes {share:.2%} of discovery's time{WHY}",
+    )
     return Row(work, scoring, "discovery", finding, target=target, reached=share <= SHARE, note=note)

@@ -129,7 +129,8 @@ def _factoring(features: Tensor, logits: Tensor, peers: Measured) -> tuple[list[
             short_floor,
             "2.5 times faster",
             peers.seconds > 2.5 * short.seconds,
-            f"for {STEPS} steps captum takes over five minutes. A later step has more to make itself orthogonal to.",
+            f"captum would take over five minutes for {STEPS} steps (extrapolated: a later step has more to make "
+            "itself orthogonal to, and captum's takes one vector after the other).",
         ),
         Row(
             f"factor: a step of {STEPS}, D = {RANK}",

@@ -35,6 +35,9 @@ def section() -> Section:
             "them up; that of many is two matrix products a step at torch's rate for these shapes. The kernel reads "
             "examples in blocks, uses a block for distances and gradients while it is in the cache, and leaves out of "
             "the gradient what a spotlight does not reach: so it can stay below the floor of two products.",
+            "10,000 examples lie in the processor's last cache, where summing up runs at 130 GB/s and more: there the "
+            "dot products are what takes the time, 32 ns for each example on one thread and 25 on two, where summing "
+            "it up takes 14; the meetings of the threads and the step itself are under 10 us of 270.",
         ],
     )
 
