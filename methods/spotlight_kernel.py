@@ -7,6 +7,7 @@ imports.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,16 @@ THRESHOLD = 1e-4  # relative gain that counts as progress, torch's ReduceLROnPla
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 _fast = {"nsz", "arcp", "contract", "afn", "reassoc"}  # all but: there is no NaN and no infinity
 _options: Any = {"nogil": True, "fastmath": _fast, "boundscheck": False, "error_model": "numpy"}
-_compiled = njit(cache=True, **_options)
 # inlined before it is compiled: functions of their own were optimised in another way when they came from the cache
 _part = njit(inline="always", **_options)
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    """Compiled once for all processes; where neither this folder nor the user's cache can be written, in each."""
+    try:
+        return njit(cache=True, **_options)(function)
+    except RuntimeError:
+        return njit(**_options)(function)
 
 
 class State(NamedTuple):

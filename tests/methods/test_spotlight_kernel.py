@@ -30,6 +30,13 @@ def test_compiled_code_from_the_cache_gives_the_same_bits(tmp_path):
     assert printed[0] == printed[1]
 
 
+def test_where_nothing_can_be_kept_the_kernel_is_compiled_all_the_same():
+    nowhere = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "_IPythonCacheLocator"}  # which keeps notebooks' only
+    command = [sys.executable, "-c", "from methods.spotlight_kernel import prepare; print(prepare.stats.cache_path)"]
+    printed = subprocess.run(command, env=nowhere, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "None"
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("n", "lanes", "d"), [(1, 1, 1), (3, 4, 7), (17, 5, 33), (64, 11, 128)])
 def test_products_are_those_of_numpy_in_every_shape(n, lanes, d, dtype):
