@@ -95,9 +95,9 @@ def ascend(
         g_i = (l_i - A / K) / K + c    with    c = 2 C max(S + w - K, 0) / w^2,
 
     hence df/dmu = 2 tau (sum g x - mu sum g), and as sum g k = c K, df/dlog(tau) = -sum g tau D = c K - sum g. On a
-    CPU this takes one pass over the examples a step (`methods.spotlight_kernel`), of which those that a spotlight does
-    not reach are only multiplied by its centre; elsewhere two matrix products (`methods.spotlight_products`). D is
-    never formed.
+    CPU this takes at most one pass over the examples a step (`methods.spotlight_kernel`): those that a spotlight does
+    not reach are only multiplied by its centre, and not even read for as long as it has not moved or grown far enough
+    to reach them. Elsewhere it takes two matrix products (`methods.spotlight_products`). D is never formed.
 
     The rule for the learning rate is torch's ReduceLROnPlateau, except that each halving forgets the best objective
     and the count of steps without progress, as the authors' released code does.

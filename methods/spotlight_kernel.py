@@ -16,6 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 BLOCK = 64  # rows whose distances and sums are made while they lie in a core's cache
+STRETCH = 16  # blocks at most that are looked through for that many rows which may be within reach
+CROWDED = 0.5  # share of such rows from which on a block is multiplied as a whole, four spotlights at a time
 SPINS = 2_000  # looks at the others before a waiting thread lets another one have its core
 EMPTY = 1e-6  # a total weight below this is rounding noise: the spotlight holds no example
 BETA_MEAN, BETA_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults in torch
@@ -49,13 +51,15 @@ class State(NamedTuple):
     norms : ndarray, shape (n,)
         Squared lengths of the examples.
     losses : ndarray, shape (b, n), in nats
+    bounds : ndarray, shape (b, n)
+        How far a spotlight's path must go on from its start, its radius added, to reach an example: no less.
     here, before : ndarray, shape (b, d + 1)
         Centres and log precisions, and those of the last step.
     gradient, mean, square : ndarray, shape (b, d + 1)
         The last one, and Adam's moments.
     query : ndarray, shape (b, d)
         2 tau mu.
-    numbers : ndarray, shape (b, 7), float64
+    numbers : ndarray, shape (b, 10), float64
         See the constants below.
     sums : ndarray, shape (n_sections, b, 2 d)
         Of the examples that a spotlight reaches in a section of rows, and of these times their losses.
@@ -68,6 +72,10 @@ class State(NamedTuple):
         Where threads wait for each other: how many have come, and how often all have.
     span : int
         Rows of a section, the last one's apart: a multiple of `BLOCK`.
+    rounding : float
+        Relative error of a dot product, at most.
+    longest : float
+        The largest of `norms`.
     """
 
     x: np.ndarray
@@ -75,6 +83,7 @@ class State(NamedTuple):
     factor: np.ndarray
     norms: np.ndarray
     losses: np.ndarray
+    bounds: np.ndarray
     here: np.ndarray
     before: np.ndarray
     gradient: np.ndarray
@@ -89,9 +98,24 @@ class State(NamedTuple):
     history: np.ndarray
     meeting: np.ndarray
     span: int
+    rounding: float
+    longest: float
 
 
-RATE, BAR, PROGRESSED, OFFSET, TOTAL, PRECISION, CONSTANT = range(7)  # of `numbers`, tau and 1 - tau |mu|^2 among them
+# columns of `numbers`: tau and 1 - tau |mu|^2 among them, and of the bounds the length of the path, the error that a
+# weight may have, and what a bound must exceed
+RATE, BAR, PROGRESSED, OFFSET, TOTAL, PRECISION, CONSTANT, PATH, ERROR, LIMIT = range(10)
+
+
+class _Stretch(NamedTuple):
+    """Some blocks of rows, and those of them that may be within a spotlight's reach."""
+
+    near: np.ndarray  # (b, 2 BLOCK), which rows, counted from the first of the stretch
+    n_near: np.ndarray  # (b,)
+    weights: np.ndarray  # (b, 2 BLOCK), of the rows that are near
+    reached: np.ndarray  # (2 BLOCK,), of one block and one spotlight
+    missed: np.ndarray  # (2 BLOCK,), the same
+    mapped: np.ndarray  # (STRETCH BLOCK, d), rows shifted and scaled
 
 
 @_compiled
@@ -103,14 +127,23 @@ def climb(state: State, first: int, last: int, patience: int, thread: int, n_thr
     """
     n, d = state.x.shape
     n_sections, b = state.counts.shape[:2]
-    buffer = np.empty((BLOCK, d), state.x.dtype)
-    weights, reached = np.empty((b, BLOCK), state.x.dtype), np.empty(BLOCK, np.int64)
+    stretch = _Stretch(
+        near=np.empty((b, 2 * BLOCK), np.int64),
+        n_near=np.empty(b, np.int64),
+        weights=np.empty((b, 2 * BLOCK), state.x.dtype),
+        reached=np.empty(2 * BLOCK, np.int64),
+        missed=np.empty(2 * BLOCK, np.int64),
+        mapped=np.empty((STRETCH * BLOCK, d), state.x.dtype),
+    )
     for step in range(first, last):
-        for section in range(thread * n_sections // n_threads, (thread + 1) * n_sections // n_threads):
+        for section in range(thread, n_sections, n_threads):
             state.sums[section] = 0
             state.counts[section] = 0
-            for start in range(section * state.span, min((section + 1) * state.span, n), BLOCK):
-                _visit(state, section, start, min(start + BLOCK, n), buffer, weights, reached)
+            start, end = section * state.span, min((section + 1) * state.span, n)
+            while start < end:
+                stop = _look(state, start, end, stretch)
+                _visit(state, section, start, stop, stretch)
+                start = stop
         _meet(state.meeting, n_threads)
         for lane in range(thread * b // n_threads, (thread + 1) * b // n_threads):
             _move(state, lane, step, patience)
@@ -125,53 +158,119 @@ def prepare(state: State) -> None:
 
 
 @_part
-def _visit(
-    state: State, section: int, start: int, stop: int, buffer: np.ndarray, weights: np.ndarray, reached: np.ndarray
-) -> None:
-    """Add what a block of rows gives to each spotlight's sums."""
-    x, d = state.x, state.x.shape[1]
-    rows = x[start:stop]
-    if state.factor[0] != 0:
-        for row in range(stop - start):
-            for j in range(d):
-                buffer[row, j] = (rows[row, j] - state.shift[j]) * state.factor[0]
-        rows = buffer[: stop - start]
-    _products(rows, state.query, weights)
-    for lane in range(len(weights)):
-        numbers, losses = state.numbers[lane], state.losses[lane, start:stop]
-        constant, precision = numbers[CONSTANT], numbers[PRECISION]
-        for row in range(stop - start):
-            weights[lane, row] = constant + weights[lane, row] - precision * state.norms[start + row]
-        n_reached = 0
-        for row in range(stop - start):  # without a branch, which a processor would often guess wrong
-            reached[n_reached] = row
-            n_reached += weights[lane, row] > 0
-        total = mass = sum_of_losses = 0.0
-        offset = numbers[OFFSET]
-        for k in range(n_reached):
-            weight, loss = weights[lane, reached[k]], losses[reached[k]]
-            total += weight
-            mass += weight * loss
-            sum_of_losses += loss - offset
-        _gather(rows, losses, offset, reached, n_reached, state.sums[section, lane, :d], state.sums[section, lane, d:])
-        counts = state.counts[section, lane]
-        counts[0] += total
-        counts[1] += mass
-        counts[2] += n_reached
-        counts[3] += sum_of_losses
+def _look(state: State, start: int, end: int, stretch: _Stretch) -> int:
+    """List the rows that may be within reach of each spotlight, until one has enough of them: where that was.
+
+    By the triangle inequality an example stays out of reach until the centre's path, since its distance was taken, and
+    the radius together exceed that distance.
+    """
+    stretch.n_near[:] = 0
+    most, stop = 0, start
+    while most < BLOCK and stop < min(end, start + STRETCH * BLOCK):
+        first, stop = stop, min(stop + BLOCK, end)
+        for lane in range(len(state.bounds)):
+            bounds, near, k = state.bounds[lane], stretch.near[lane], stretch.n_near[lane]
+            limit = state.x.dtype.type(state.numbers[lane, LIMIT])
+            for row in range(first, stop):  # without a branch, which a processor would often guess wrong
+                near[k] = row - start
+                k += bounds[row] <= limit
+            stretch.n_near[lane] = k
+            most = max(most, k)
+    return stop
 
 
 @_part
-def _products(rows: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
-    """Dot products of rows and queries; sixteen at once, in whichever shape, so that each is summed up alike."""
-    n_rows, n_lanes = len(rows), len(query)
-    last, grouped = n_rows - 1, n_lanes - n_lanes % 4
-    for lane in range(0, grouped, 4):
-        for row in range(0, n_rows, 4):
-            _four_by_four(rows, row, last, query, lane, out)
-    for lane in range(grouped, n_lanes):
-        for row in range(0, n_rows, 16):
-            _sixteen(rows, row, last, query[lane], out[lane])
+def _visit(state: State, section: int, start: int, stop: int, stretch: _Stretch) -> None:
+    """Add what a stretch of rows gives to each spotlight's sums."""
+    d, rows = state.x.shape[1], state.x[start:stop]
+    _share(stretch.near, stretch.n_near, stop - start)
+    if state.factor[0] != 0:
+        _map(rows, state.shift, state.factor[0], stretch)
+        rows = stretch.mapped[: stop - start]
+    _products(rows, stretch.near, stretch.n_near, state.query, stretch.weights)
+    for lane in range(len(state.query)):
+        numbers, losses, norms = state.numbers[lane], state.losses[lane, start:stop], state.norms[start:stop]
+        near, n_near, weights = stretch.near[lane], stretch.n_near[lane], stretch.weights[lane]
+        constant, precision, offset = numbers[CONSTANT], numbers[PRECISION], numbers[OFFSET]
+        for k in range(n_near):
+            weights[k] = constant + weights[k] - precision * norms[near[k]]
+        counts, total, weighted = (
+            state.counts[section, lane],
+            state.sums[section, lane, :d],
+            state.sums[section, lane, d:],
+        )
+        k = 0
+        for block in range(0, stop - start, BLOCK):  # whatever is near: the order of sums does not depend on it
+            k, n_reached = _sort(state, lane, start, block + BLOCK, k, stretch)
+            size = mass = sum_of_losses = 0.0
+            for i in range(n_reached):
+                weight, row = weights[stretch.reached[i]], near[stretch.reached[i]]
+                stretch.reached[i] = row
+                size += weight
+                mass += weight * losses[row]
+                sum_of_losses += losses[row] - offset
+            _gather(rows, losses, offset, stretch.reached, n_reached, total, weighted)
+            counts[0] += size
+            counts[1] += mass
+            counts[2] += n_reached
+            counts[3] += sum_of_losses
+
+
+@_part
+def _sort(state: State, lane: int, start: int, stop: int, k: int, stretch: _Stretch) -> tuple[int, int]:
+    """Which of the near rows before `stop` are reached, and how far the others are: the next, and how many."""
+    numbers, bounds = state.numbers[lane], state.bounds[lane]
+    near, n_near, weights = stretch.near[lane], stretch.n_near[lane], stretch.weights[lane]
+    n_reached = n_missed = 0
+    while k < n_near and near[k] < stop:
+        stretch.reached[n_reached] = stretch.missed[n_missed] = k
+        is_reached = weights[k] > 0
+        n_reached += is_reached
+        n_missed += not is_reached
+        k += 1
+    for i in range(n_missed):
+        missed = stretch.missed[i]
+        distance = math.sqrt(max(1 - weights[missed] - numbers[ERROR], 0.0) / numbers[PRECISION])
+        bounds[start + near[missed]] = (distance + numbers[PATH]) * (1 - state.rounding)
+    return k, n_reached
+
+
+@_part
+def _share(near: np.ndarray, n_near: np.ndarray, n_rows: int) -> None:
+    """Give four spotlights that have most of a block near all of it: then they are multiplied together."""
+    for lane in range(0, len(n_near) - 3, 4):
+        if n_rows <= BLOCK and n_near[lane : lane + 4].sum() > CROWDED * 4 * n_rows:
+            for k in range(n_rows):
+                near[lane : lane + 4, k] = k
+            n_near[lane : lane + 4] = n_rows
+
+
+@_part
+def _map(rows: np.ndarray, shift: np.ndarray, factor: float, stretch: _Stretch) -> None:
+    """Shift and scale the rows that are near, each once."""
+    is_mapped = np.zeros(len(rows), np.bool_)
+    for lane in range(len(stretch.near)):
+        for k in range(stretch.n_near[lane]):
+            row = stretch.near[lane, k]
+            if not is_mapped[row]:
+                is_mapped[row] = True
+                for j in range(len(shift)):
+                    stretch.mapped[row, j] = (rows[row, j] - shift[j]) * factor
+
+
+@_part
+def _products(rows: np.ndarray, near: np.ndarray, n_near: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
+    """Dot products of rows that are near and queries; sixteen at once, in whichever shape: each is summed up alike."""
+    lane, n_rows = 0, len(rows)
+    while lane < len(query):
+        if lane + 3 < len(query) and n_near[lane : lane + 4].min() == n_rows:
+            for row in range(0, n_rows, 4):
+                _four_by_four(rows, row, n_rows - 1, query, lane, out)
+            lane += 4
+        else:
+            for k in range(0, n_near[lane], 16):
+                _sixteen(rows, near[lane], k, n_near[lane] - 1, query[lane], out[lane])
+            lane += 1
 
 
 @_part
@@ -204,26 +303,15 @@ def _four_by_four(rows: np.ndarray, row: int, last: int, query: np.ndarray, lane
 
 
 @_part
-def _sixteen(rows: np.ndarray, row: int, last: int, q: np.ndarray, out: np.ndarray) -> None:
-    x0, x1, x2, x3 = rows[row], rows[min(row + 1, last)], rows[min(row + 2, last)], rows[min(row + 3, last)]
-    x4, x5, x6, x7 = (
-        rows[min(row + 4, last)],
-        rows[min(row + 5, last)],
-        rows[min(row + 6, last)],
-        rows[min(row + 7, last)],
-    )
-    x8, x9, xa, xb = (
-        rows[min(row + 8, last)],
-        rows[min(row + 9, last)],
-        rows[min(row + 10, last)],
-        rows[min(row + 11, last)],
-    )
-    xc, xd, xe, xf = (
-        rows[min(row + 12, last)],
-        rows[min(row + 13, last)],
-        rows[min(row + 14, last)],
-        rows[min(row + 15, last)],
-    )
+def _sixteen(rows: np.ndarray, near: np.ndarray, k: int, last: int, q: np.ndarray, out: np.ndarray) -> None:
+    x0, x1 = rows[near[k]], rows[near[min(k + 1, last)]]
+    x2, x3 = rows[near[min(k + 2, last)]], rows[near[min(k + 3, last)]]
+    x4, x5 = rows[near[min(k + 4, last)]], rows[near[min(k + 5, last)]]
+    x6, x7 = rows[near[min(k + 6, last)]], rows[near[min(k + 7, last)]]
+    x8, x9 = rows[near[min(k + 8, last)]], rows[near[min(k + 9, last)]]
+    xa, xb = rows[near[min(k + 10, last)]], rows[near[min(k + 11, last)]]
+    xc, xd = rows[near[min(k + 12, last)]], rows[near[min(k + 13, last)]]
+    xe, xf = rows[near[min(k + 14, last)]], rows[near[min(k + 15, last)]]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = sa = sb = sc = sd = se = sf = rows.dtype.type(0)
     for j in range(len(q)):
         s0 += x0[j] * q[j]
@@ -242,8 +330,8 @@ def _sixteen(rows: np.ndarray, row: int, last: int, q: np.ndarray, out: np.ndarr
         sd += xd[j] * q[j]
         se += xe[j] * q[j]
         sf += xf[j] * q[j]
-    for k in range(min(16, last + 1 - row)):
-        out[row + k] = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf)[k]
+    for i in range(min(16, last + 1 - k)):
+        out[k + i] = (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf)[i]
 
 
 @_part
@@ -297,6 +385,7 @@ def _move(state: State, lane: int, step: int, patience: int) -> None:
     objective = mean_loss - 0.5 * short * push
     numbers[TOTAL], state.history[step, lane] = total, objective
     if not is_alive:
+        numbers[PATH] += _length(state, lane)
         state.here[lane] = state.before[lane]
         numbers[RATE] = 0
         _aim(state, lane)
@@ -314,7 +403,18 @@ def _move(state: State, lane: int, step: int, patience: int) -> None:
         gradient[j] = factor * (sums[d + j] - drift_ * sums[j] - here[j] * pull_)
     gradient[d] = push * total - pull / total
     _adam(here, state.before[lane], gradient, state.mean[lane], state.square[lane], length, real(EPSILON * correction))
+    numbers[PATH] += _length(state, lane)
     _aim(state, lane)
+
+
+@_part
+def _length(state: State, lane: int) -> float:
+    """Of the centre's last step: no less."""
+    squared = 0.0
+    for j in range(state.x.shape[1]):
+        change = state.here[lane, j] - state.before[lane, j]
+        squared += change * change
+    return math.sqrt(squared) * (1 + state.rounding)
 
 
 @_part
@@ -350,14 +450,16 @@ def _halve_rate(numbers: np.ndarray, step: int, objective: float, patience: int)
 
 @_part
 def _aim(state: State, lane: int) -> None:
-    """What a pass needs of the position: 2 tau mu, tau and 1 - tau |mu|^2."""
-    here, d = state.here[lane], state.x.shape[1]
+    """What a pass needs of the position: 2 tau mu, tau, 1 - tau |mu|^2, and which bounds are too far."""
+    here, numbers, d = state.here[lane], state.numbers[lane], state.x.shape[1]
     precision = math.exp(here[d])
     norm = 0.0
     for j in range(d):
         norm += here[j] * here[j]
         state.query[lane, j] = 2 * precision * here[j]
-    state.numbers[lane, PRECISION], state.numbers[lane, CONSTANT] = precision, 1 - precision * norm
+    numbers[PRECISION], numbers[CONSTANT] = precision, 1 - precision * norm
+    numbers[ERROR] = state.rounding * (1 + 2 * precision * (state.longest + norm))
+    numbers[LIMIT] = math.sqrt((1 + numbers[ERROR]) / precision) + numbers[PATH]
 
 
 def _atomic_add(_context: Any, array: Any, index: Any, value: Any) -> Any:

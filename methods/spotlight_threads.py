@@ -90,7 +90,7 @@ def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learn
     (n, d), b, dtype = x.shape, len(losses), x.dtype
     span = kernel.BLOCK * max(1, min(LONGEST, n // (kernel.BLOCK * SECTIONS)))
     here = np.ascontiguousarray(position, dtype=dtype)
-    numbers = np.zeros((b, 7))
+    numbers = np.zeros((b, 10))
     numbers[:, kernel.RATE], numbers[:, kernel.BAR] = learning_rate, -np.inf
     numbers[:, kernel.OFFSET] = losses.mean(dim=1)
     return kernel.State(
@@ -99,6 +99,7 @@ def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learn
         factor=np.zeros(1, dtype) if rows.factor is None else rows.factor.reshape(1).numpy(),
         norms=rows.norms.numpy(),
         losses=np.ascontiguousarray(losses),
+        bounds=np.zeros((b, n), dtype),
         here=here,
         before=here.copy(),
         gradient=np.zeros_like(here),
@@ -113,6 +114,8 @@ def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learn
         history=np.zeros((len(barrier.reach) + SETTLING, b)),
         meeting=np.zeros(2, np.int64),
         span=span,
+        rounding=float((d + 8) * np.finfo(dtype).eps),
+        longest=float(rows.norms.max()),
     )
 
 

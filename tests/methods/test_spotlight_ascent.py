@@ -12,11 +12,13 @@ from methods import spotlight_start, spotlight_threads
 from methods.progress import listening
 from methods.spotlight_ascent import LANES, ascend, weigh
 from methods.spotlight_barrier import Barrier
+from methods.spotlight_kernel import LIMIT
 from methods.spotlight_products import ProductChunk
 from methods.spotlight_rows import Rows
 from methods.spotlight_start import EmbeddingMap, covering, precisions_of_size, worst_balls
 from methods.spotlight_threads import ThreadedChunk
 
+ONE = torch.ones(1)
 PAPER_RUNS = {"a": (45, 10.0, 2000), "b": (90, 10.0, 2000), "c": (45, 20.0, 5000)}  # size, C, steps
 
 
@@ -142,6 +144,48 @@ def test_a_spotlight_ends_bitwise_where_it_ends_in_a_batch(n, d):
         assert torch.equal(alone.centers[0], together.centers[index])
         assert torch.equal(alone.log_precisions[0], together.log_precisions[index])
         assert torch.equal(alone.history[:, 0], together.history[:, index])
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(
+    n=st.integers(1, 300),
+    d=st.sampled_from([1, 2, 7, 40]),
+    b=st.sampled_from([1, 3, 9]),
+    scale=st.sampled_from([1e-3, 0.3, 1.0, 30.0]),
+    learning_rate=st.sampled_from([1e-3, 1e-2, 0.3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 1000),
+)
+def test_examples_that_are_passed_over_were_out_of_reach(n, d, b, scale, learning_rate, dtype, seed):
+    batch = problem(n, d, b, seed, dtype)
+    groups = torch.randint(3, (n, 1), generator=torch.Generator().manual_seed(seed))
+    rows = Rows(batch["rows"].values * scale + 5 * (groups - 1))  # far from the origin: distances lose digits
+    center, log_precision = covering(rows)
+    sizes, steps = batch["sizes"], 300
+    barrier = Barrier.shrinking(sizes, batch["penalties"], n - sizes, steps)
+    start = rows, batch["losses"], barrier, center.expand(b, -1), log_precision.expand(b)
+
+    passing, looking = (ThreadedChunk(*start, learning_rate, 10) for _ in range(2))
+    looking.states = [state._replace(rounding=1e9) for state in looking.states]  # then no distance can be relied on
+    for chunk in (passing, looking):
+        chunk.climb(0, steps)
+    for ours, all_ in zip(passing.states, looking.states, strict=True):
+        for name in ("history", "here", "sums", "counts"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(all_, name))
+
+
+def test_most_examples_are_passed_over_once_a_spotlight_is_small():
+    batch = problem(n=2000, d=10)
+    start = batch["rows"], batch["losses"], Barrier.shrinking(batch["sizes"] / 5, batch["penalties"], 500 * ONE, 1000)
+    chunk = ThreadedChunk(*start, batch["centers"], batch["log_precisions"], 1e-2, 10)
+    chunk.climb(0, 1000)
+    (state,) = chunk.states
+    is_passed = state.bounds > state.numbers[:, LIMIT, None]
+    weights = weigh(
+        batch["rows"], *(torch.from_numpy(part) for part in (state.here[:, :-1], np.exp(state.here[:, -1])))
+    )
+    assert is_passed.mean() > 0.5
+    assert not weights.numpy()[is_passed].any()
 
 
 @pytest.mark.parametrize("d", [3, 20])

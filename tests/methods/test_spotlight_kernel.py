@@ -38,14 +38,18 @@ def test_where_nothing_can_be_kept_the_kernel_is_compiled_all_the_same():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("share", [1, 0.6])
 @pytest.mark.parametrize(("n", "lanes", "d"), [(1, 1, 1), (3, 4, 7), (17, 5, 33), (64, 11, 128)])
-def test_products_are_those_of_numpy_in_every_shape(n, lanes, d, dtype):
+def test_products_of_near_rows_are_those_of_numpy_in_every_shape(n, lanes, d, share, dtype):
     random = np.random.default_rng(n)
     rows, query = random.standard_normal((n, d)).astype(dtype), random.standard_normal((lanes, d)).astype(dtype)
+    n_near = np.full(lanes, round(share * n))
+    near = np.stack([np.sort(random.permutation(n)[: n_near[0]]) for _ in range(lanes)])
     out = np.full((lanes, 64), np.nan, dtype)
-    _products(rows, query, out)
-    np.testing.assert_allclose(out[:, :n], query @ rows.T, rtol=1e-4, atol=1e-5)
-    assert np.isnan(out[:, n:]).all()
+    _products(rows, near, n_near, query, out)
+    expected = np.stack([rows[near[lane]] @ query[lane] for lane in range(lanes)])
+    np.testing.assert_allclose(out[:, : n_near[0]], expected, rtol=1e-4, atol=1e-5)
+    assert np.isnan(out[:, n_near[0] :]).all()
 
 
 @pytest.mark.parametrize("n_reached", [0, 1, 4, 7])
