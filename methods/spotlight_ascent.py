@@ -19,7 +19,7 @@ from methods.spotlight_rows import Rows
 if TYPE_CHECKING:
     from methods.spotlight_threads import ThreadedChunk
 
-LANES = 8  # spotlights that move together on a CPU for each thread: a block of rows is read once for all of them
+LANES = 8  # spotlights that move together on a CPU for each thread: their states are held, n numbers each
 REPORTS = 100  # times that an ascent says how far it is
 
 
@@ -94,10 +94,11 @@ def ascend(
 
         g_i = (l_i - A / K) / K + c    with    c = 2 C max(S + w - K, 0) / w^2,
 
-    hence df/dmu = 2 tau (sum g x - mu sum g), and as sum g k = c K, df/dlog(tau) = -sum g tau D = c K - sum g. On a
-    CPU this takes at most one pass over the examples a step (`methods.spotlight_kernel`): those that a spotlight does
-    not reach are only multiplied by its centre, and not even read for as long as it has not moved or grown far enough
-    to reach them. Elsewhere it takes two matrix products (`methods.spotlight_products`). D is never formed.
+    hence df/dmu = 2 tau (sum g x - mu sum g), and as sum g k = c K, df/dlog(tau) = -sum g tau D = c K - sum g. All of
+    it follows from the sums of x, |x|^2, l, l x and l |x|^2 over the examples that are reached. On a CPU these are
+    kept, and in a step only those examples are looked at that may have come within reach or left it: a few in a hundred
+    (`methods.spotlight_kernel`). Elsewhere two matrix products a step make them anew (`methods.spotlight_products`). D
+    is never formed.
 
     The rule for the learning rate is torch's ReduceLROnPlateau, except that each halving forgets the best objective
     and the count of steps without progress, as the authors' released code does.

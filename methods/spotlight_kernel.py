@@ -1,4 +1,10 @@
-"""The steps of many spotlights on a CPU: one pass over the embeddings for each, compiled by numba.
+"""The steps of many spotlights on a CPU, compiled by numba: only examples that may have come or gone are looked at.
+
+The sums that the objective and its gradient need are those of the examples within reach (`spotlight_ascent.ascend`).
+They are kept, and corrected where an example comes within reach or leaves it. Which ones can have done so the triangle
+inequality tells: one that was at a distance m from a spotlight's edge is on the same side until the centre's path and
+the radius' changes add up to m. They are added up on a clock, so that each example has a time until which it may be
+passed over, and a block of examples the soonest of theirs.
 
 Everything that is compiled stands in this file: numba's cache on disk knows a file that has changed, but not what it
 imports.
@@ -15,9 +21,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-BLOCK = 64  # rows whose distances and sums are made while they lie in a core's cache
-STRETCH = 16  # blocks at most that are looked through for that many rows which may be within reach
-CROWDED = 0.5  # share of such rows from which on a block is multiplied as a whole, four spotlights at a time
+BLOCK = 64  # rows with a common time until which all may be passed over
 SPINS = 2_000  # looks at the others before a waiting thread lets another one have its core
 EMPTY = 1e-6  # a total weight below this is rounding noise: the spotlight holds no example
 BETA_MEAN, BETA_SQUARE, EPSILON = 0.9, 0.999, 1e-8  # Adam's defaults in torch
@@ -44,34 +48,43 @@ class State(NamedTuple):
     Parameters
     ----------
     x : ndarray, shape (n, d), float32 or float64
-        What follows is of its dtype where nothing else is said.
-    shift : ndarray, shape (d,)
-    factor : ndarray, shape (1,)
+    shift : ndarray, shape (d,), of the dtype of x
+    factor : ndarray, shape (1,), of the dtype of x
         An example is (x - shift) * factor; a factor of 0 says that x is that already.
-    norms : ndarray, shape (n,)
+    norms : ndarray, shape (n,), of the dtype of x
         Squared lengths of the examples.
-    losses : ndarray, shape (b, n), in nats
-    bounds : ndarray, shape (b, n)
-        How far a spotlight's path must go on from its start, its radius added, to reach an example: no less.
-    here, before : ndarray, shape (b, d + 1)
+    losses : ndarray, shape (b, n), of the dtype of x, in nats
+    here, before : ndarray, shape (b, d + 1), of the dtype of x
         Centres and log precisions, and those of the last step.
-    gradient, mean, square : ndarray, shape (b, d + 1)
-        The last one, and Adam's moments.
-    query : ndarray, shape (b, d)
+    mean, square : ndarray, shape (b, d + 1), of the dtype of x
+        Adam's moments.
+    gradient : ndarray, shape (b, d + 1), of the dtype of x
+    query : ndarray, shape (b, d), of the dtype of x
         2 tau mu.
     numbers : ndarray, shape (b, 10), float64
         See the constants below.
-    sums : ndarray, shape (n_sections, b, 2 d)
-        Of the examples that a spotlight reaches in a section of rows, and of these times their losses.
-    counts : ndarray, shape (n_sections, b, 4), float64
-        Total weight, weighted loss, number reached, and sum of the losses of those reached.
+    is_within : ndarray, shape (b, n), bool
+        Which examples are counted as within reach.
+    until : ndarray, shape (b, n), float64
+        The times until which they are known to be right.
+    soonest : ndarray, shape (b, n / BLOCK), float64
+        The least of these in each block of rows.
+    sums : ndarray, shape (b, 2, d), float64
+        Of the examples within reach, and of these times their losses.
+    counts : ndarray, shape (b, 4), float64
+        Of the examples within reach: their number, and the sums of their losses, of their squared lengths, and of the
+        products of the two.
+    sum_changes, count_changes : ndarray, shape (n_sections, b, 2, d) and (n_sections, b, 4), float64
+        What a step changes in a section of the rows.
+    n_changes : ndarray, shape (n_sections, b), int64
+        How many examples have come or gone.
     reach, stiffness : ndarray, shape (steps, b), float64
         The barrier: S + w, and 2 C / w^2.
     history : ndarray, shape (steps, b), float64, in nats
     meeting : ndarray, shape (2,), int64
         Where threads wait for each other: how many have come, and how often all have.
     span : int
-        Rows of a section, the last one's apart: a multiple of `BLOCK`.
+        Blocks of a section, the last one's apart.
     rounding : float
         Relative error of a dot product, at most.
     longest : float
@@ -83,16 +96,21 @@ class State(NamedTuple):
     factor: np.ndarray
     norms: np.ndarray
     losses: np.ndarray
-    bounds: np.ndarray
     here: np.ndarray
     before: np.ndarray
-    gradient: np.ndarray
     mean: np.ndarray
     square: np.ndarray
+    gradient: np.ndarray
     query: np.ndarray
     numbers: np.ndarray
+    is_within: np.ndarray
+    until: np.ndarray
+    soonest: np.ndarray
     sums: np.ndarray
     counts: np.ndarray
+    sum_changes: np.ndarray
+    count_changes: np.ndarray
+    n_changes: np.ndarray
     reach: np.ndarray
     stiffness: np.ndarray
     history: np.ndarray
@@ -102,20 +120,19 @@ class State(NamedTuple):
     longest: float
 
 
-# columns of `numbers`: tau and 1 - tau |mu|^2 among them, and of the bounds the length of the path, the error that a
-# weight may have, and what a bound must exceed
-RATE, BAR, PROGRESSED, OFFSET, TOTAL, PRECISION, CONSTANT, PATH, ERROR, LIMIT = range(10)
+# columns of `numbers`: tau, 1 - tau |mu|^2 and the radius 1 / sqrt(tau) among them; the largest error of a weight, the
+# time, and that up to which an example must be known to be passed over
+RATE, BAR, PROGRESSED, TOTAL, PRECISION, CONSTANT, RADIUS, ERROR, CLOCK, LIMIT = range(10)
 
 
-class _Stretch(NamedTuple):
-    """Some blocks of rows, and those of them that may be within a spotlight's reach."""
+class _Batch(NamedTuple):
+    """Rows that are looked at together."""
 
-    near: np.ndarray  # (b, 2 BLOCK), which rows, counted from the first of the stretch
-    n_near: np.ndarray  # (b,)
-    weights: np.ndarray  # (b, 2 BLOCK), of the rows that are near
-    reached: np.ndarray  # (2 BLOCK,), of one block and one spotlight
-    missed: np.ndarray  # (2 BLOCK,), the same
-    mapped: np.ndarray  # (STRETCH BLOCK, d), rows shifted and scaled
+    rows: np.ndarray  # (2 BLOCK,), which
+    counting: np.ndarray  # (2 BLOCK,), 0, 1, 2, ...
+    weights: np.ndarray  # (2 BLOCK,)
+    mapped: np.ndarray  # (2 BLOCK, d), shifted and scaled
+    blocks: np.ndarray  # (BLOCK,), in which they lie
 
 
 @_compiled
@@ -125,25 +142,24 @@ def climb(state: State, first: int, last: int, patience: int, thread: int, n_thr
     A section of rows is summed up by one thread, and sections are added in their order: the number of threads changes
     no bit of the result.
     """
-    n, d = state.x.shape
-    n_sections, b = state.counts.shape[:2]
-    stretch = _Stretch(
-        near=np.empty((b, 2 * BLOCK), np.int64),
-        n_near=np.empty(b, np.int64),
-        weights=np.empty((b, 2 * BLOCK), state.x.dtype),
-        reached=np.empty(2 * BLOCK, np.int64),
-        missed=np.empty(2 * BLOCK, np.int64),
-        mapped=np.empty((STRETCH * BLOCK, d), state.x.dtype),
+    d = state.x.shape[1]
+    n_sections, b = state.n_changes.shape
+    batch = _Batch(
+        rows=np.empty(2 * BLOCK, np.int64),
+        counting=np.arange(2 * BLOCK),
+        weights=np.empty(2 * BLOCK, state.x.dtype),
+        mapped=np.empty((2 * BLOCK, d), state.x.dtype),
+        blocks=np.empty(BLOCK, np.int64),
     )
+    n_blocks, soonest, numbers = state.soonest.shape[1], state.soonest, state.numbers
     for step in range(first, last):
-        for section in range(thread, n_sections, n_threads):
-            state.sums[section] = 0
-            state.counts[section] = 0
-            start, end = section * state.span, min((section + 1) * state.span, n)
-            while start < end:
-                stop = _look(state, start, end, stretch)
-                _visit(state, section, start, stop, stretch)
-                start = stop
+        for section in range(thread, n_sections, n_threads):  # in turn, for rows are often sorted by class
+            for lane in range(b):
+                block, end = section * state.span, min((section + 1) * state.span, n_blocks)
+                while block < end and soonest[lane, block] > numbers[lane, LIMIT]:
+                    block += 1
+                if block < end:  # else not even a call, which counts references to all arrays
+                    _revise(state, section, lane, block, end, batch)
         _meet(state.meeting, n_threads)
         for lane in range(thread * b // n_threads, (thread + 1) * b // n_threads):
             _move(state, lane, step, patience)
@@ -158,160 +174,97 @@ def prepare(state: State) -> None:
 
 
 @_part
-def _look(state: State, start: int, end: int, stretch: _Stretch) -> int:
-    """List the rows that may be within reach of each spotlight, until one has enough of them: where that was.
-
-    By the triangle inequality an example stays out of reach until the centre's path, since its distance was taken, and
-    the radius together exceed that distance.
-    """
-    stretch.n_near[:] = 0
-    most, stop = 0, start
-    while most < BLOCK and stop < min(end, start + STRETCH * BLOCK):
-        first, stop = stop, min(stop + BLOCK, end)
-        for lane in range(len(state.bounds)):
-            bounds, near, k = state.bounds[lane], stretch.near[lane], stretch.n_near[lane]
-            limit = state.x.dtype.type(state.numbers[lane, LIMIT])
-            for row in range(first, stop):  # without a branch, which a processor would often guess wrong
-                near[k] = row - start
-                k += bounds[row] <= limit
-            stretch.n_near[lane] = k
-            most = max(most, k)
-    return stop
+def _revise(state: State, section: int, lane: int, first: int, end: int, batch: _Batch) -> None:
+    """Look at those rows of some blocks that may have come within reach or left it."""
+    n, limit = state.x.shape[0], state.numbers[lane, LIMIT]
+    soonest, until = state.soonest[lane], state.until[lane]
+    k = n_blocks = 0
+    for block in range(first, end):
+        if not soonest[block] > limit:
+            for row in range(block * BLOCK, min((block + 1) * BLOCK, n)):
+                batch.rows[k] = row
+                k += not until[row] > limit  # NaN is looked at; no branch, which would often be guessed wrong
+            batch.blocks[n_blocks] = block
+            n_blocks += 1
+        if n_blocks > 0 and (k >= BLOCK or n_blocks == BLOCK or block == end - 1):
+            _look(state, section, lane, batch, k)
+            _wait(state, lane, batch, n_blocks)
+            k = n_blocks = 0
 
 
 @_part
-def _visit(state: State, section: int, start: int, stop: int, stretch: _Stretch) -> None:
-    """Add what a stretch of rows gives to each spotlight's sums."""
-    d, rows = state.x.shape[1], state.x[start:stop]
-    _share(stretch.near, stretch.n_near, stop - start)
+def _look(state: State, section: int, lane: int, batch: _Batch, n_rows: int) -> None:
+    """Weigh rows: which are within reach, and until when they surely are, or are not."""
+    rows, places = state.x, batch.rows
     if state.factor[0] != 0:
-        _map(rows, state.shift, state.factor[0], stretch)
-        rows = stretch.mapped[: stop - start]
-    _products(rows, stretch.near, stretch.n_near, state.query, stretch.weights)
-    for lane in range(len(state.query)):
-        numbers, losses, norms = state.numbers[lane], state.losses[lane, start:stop], state.norms[start:stop]
-        near, n_near, weights = stretch.near[lane], stretch.n_near[lane], stretch.weights[lane]
-        constant, precision, offset = numbers[CONSTANT], numbers[PRECISION], numbers[OFFSET]
-        for k in range(n_near):
-            weights[k] = constant + weights[k] - precision * norms[near[k]]
-        counts, total, weighted = (
-            state.counts[section, lane],
-            state.sums[section, lane, :d],
-            state.sums[section, lane, d:],
-        )
-        k = 0
-        for block in range(0, stop - start, BLOCK):  # whatever is near: the order of sums does not depend on it
-            k, n_reached = _sort(state, lane, start, block + BLOCK, k, stretch)
-            size = mass = sum_of_losses = 0.0
-            for i in range(n_reached):
-                weight, row = weights[stretch.reached[i]], near[stretch.reached[i]]
-                stretch.reached[i] = row
-                size += weight
-                mass += weight * losses[row]
-                sum_of_losses += losses[row] - offset
-            _gather(rows, losses, offset, stretch.reached, n_reached, total, weighted)
-            counts[0] += size
-            counts[1] += mass
-            counts[2] += n_reached
-            counts[3] += sum_of_losses
-
-
-@_part
-def _sort(state: State, lane: int, start: int, stop: int, k: int, stretch: _Stretch) -> tuple[int, int]:
-    """Which of the near rows before `stop` are reached, and how far the others are: the next, and how many."""
-    numbers, bounds = state.numbers[lane], state.bounds[lane]
-    near, n_near, weights = stretch.near[lane], stretch.n_near[lane], stretch.weights[lane]
-    n_reached = n_missed = 0
-    while k < n_near and near[k] < stop:
-        stretch.reached[n_reached] = stretch.missed[n_missed] = k
-        is_reached = weights[k] > 0
-        n_reached += is_reached
-        n_missed += not is_reached
-        k += 1
-    for i in range(n_missed):
-        missed = stretch.missed[i]
-        distance = math.sqrt(max(1 - weights[missed] - numbers[ERROR], 0.0) / numbers[PRECISION])
-        bounds[start + near[missed]] = (distance + numbers[PATH]) * (1 - state.rounding)
-    return k, n_reached
-
-
-@_part
-def _share(near: np.ndarray, n_near: np.ndarray, n_rows: int) -> None:
-    """Give four spotlights that have most of a block near all of it: then they are multiplied together."""
-    for lane in range(0, len(n_near) - 3, 4):
-        if n_rows <= BLOCK and n_near[lane : lane + 4].sum() > CROWDED * 4 * n_rows:
-            for k in range(n_rows):
-                near[lane : lane + 4, k] = k
-            n_near[lane : lane + 4] = n_rows
-
-
-@_part
-def _map(rows: np.ndarray, shift: np.ndarray, factor: float, stretch: _Stretch) -> None:
-    """Shift and scale the rows that are near, each once."""
-    is_mapped = np.zeros(len(rows), np.bool_)
-    for lane in range(len(stretch.near)):
-        for k in range(stretch.n_near[lane]):
-            row = stretch.near[lane, k]
-            if not is_mapped[row]:
-                is_mapped[row] = True
-                for j in range(len(shift)):
-                    stretch.mapped[row, j] = (rows[row, j] - shift[j]) * factor
-
-
-@_part
-def _products(rows: np.ndarray, near: np.ndarray, n_near: np.ndarray, query: np.ndarray, out: np.ndarray) -> None:
-    """Dot products of rows that are near and queries; sixteen at once, in whichever shape: each is summed up alike."""
-    lane, n_rows = 0, len(rows)
-    while lane < len(query):
-        if lane + 3 < len(query) and n_near[lane : lane + 4].min() == n_rows:
-            for row in range(0, n_rows, 4):
-                _four_by_four(rows, row, n_rows - 1, query, lane, out)
-            lane += 4
+        for k in range(n_rows):
+            for j in range(len(state.shift)):
+                batch.mapped[k, j] = (state.x[batch.rows[k], j] - state.shift[j]) * state.factor[0]
+        rows, places = batch.mapped, batch.counting
+    for k in range(0, n_rows, 16):
+        _sixteen(rows, places, k, n_rows - 1, state.query[lane], batch.weights)
+    numbers, until, is_within = state.numbers[lane], state.until[lane], state.is_within[lane]
+    precision, error, radius, clock = numbers[PRECISION], numbers[ERROR], numbers[RADIUS], numbers[CLOCK]
+    for k in range(n_rows):
+        row = batch.rows[k]
+        weight = numbers[CONSTANT] + batch.weights[k] - precision * state.norms[row]
+        if weight > 0:
+            margin = radius - math.sqrt((1 - weight + error) / precision)
         else:
-            for k in range(0, n_near[lane], 16):
-                _sixteen(rows, near[lane], k, n_near[lane] - 1, query[lane], out[lane])
-            lane += 1
+            margin = math.sqrt(max(1 - weight - error, 0.0) / precision) - radius
+        until[row] = clock + margin if margin > 0 else clock  # and so where it is NaN
+        if (weight > 0) != is_within[row]:
+            is_within[row] = weight > 0
+            sign = 1.0 if weight > 0 else -1.0
+            sums, counts = state.sum_changes[section, lane], state.count_changes[section, lane]
+            _count(rows[places[k]], sign, float(state.losses[lane, row]), sums[0], sums[1], counts)
+            state.n_changes[section, lane] += 1
 
 
 @_part
-def _four_by_four(rows: np.ndarray, row: int, last: int, query: np.ndarray, lane: int, out: np.ndarray) -> None:
-    x0, x1, x2, x3 = rows[row], rows[min(row + 1, last)], rows[min(row + 2, last)], rows[min(row + 3, last)]
-    q0, q1, q2, q3 = query[lane], query[lane + 1], query[lane + 2], query[lane + 3]
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = rows.dtype.type(0)
-    for j in range(rows.shape[1]):
-        a0 += x0[j] * q0[j]
-        b0 += x0[j] * q1[j]
-        c0 += x0[j] * q2[j]
-        d0 += x0[j] * q3[j]
-        a1 += x1[j] * q0[j]
-        b1 += x1[j] * q1[j]
-        c1 += x1[j] * q2[j]
-        d1 += x1[j] * q3[j]
-        a2 += x2[j] * q0[j]
-        b2 += x2[j] * q1[j]
-        c2 += x2[j] * q2[j]
-        d2 += x2[j] * q3[j]
-        a3 += x3[j] * q0[j]
-        b3 += x3[j] * q1[j]
-        c3 += x3[j] * q2[j]
-        d3 += x3[j] * q3[j]
-    for k in range(min(4, last + 1 - row)):
-        out[lane, row + k] = (a0, a1, a2, a3)[k]
-        out[lane + 1, row + k] = (b0, b1, b2, b3)[k]
-        out[lane + 2, row + k] = (c0, c1, c2, c3)[k]
-        out[lane + 3, row + k] = (d0, d1, d2, d3)[k]
+def _wait(state: State, lane: int, batch: _Batch, n_blocks: int) -> None:
+    """Note when the next row of each block has to be looked at."""
+    until = state.until[lane]
+    for i in range(n_blocks):
+        start, soonest = batch.blocks[i] * BLOCK, np.inf
+        for row in range(start, min(start + BLOCK, len(until))):
+            soonest = min(soonest, until[row])
+        state.soonest[lane, batch.blocks[i]] = soonest
 
 
 @_part
-def _sixteen(rows: np.ndarray, near: np.ndarray, k: int, last: int, q: np.ndarray, out: np.ndarray) -> None:
-    x0, x1 = rows[near[k]], rows[near[min(k + 1, last)]]
-    x2, x3 = rows[near[min(k + 2, last)]], rows[near[min(k + 3, last)]]
-    x4, x5 = rows[near[min(k + 4, last)]], rows[near[min(k + 5, last)]]
-    x6, x7 = rows[near[min(k + 6, last)]], rows[near[min(k + 7, last)]]
-    x8, x9 = rows[near[min(k + 8, last)]], rows[near[min(k + 9, last)]]
-    xa, xb = rows[near[min(k + 10, last)]], rows[near[min(k + 11, last)]]
-    xc, xd = rows[near[min(k + 12, last)]], rows[near[min(k + 13, last)]]
-    xe, xf = rows[near[min(k + 14, last)]], rows[near[min(k + 15, last)]]
+def _count(
+    x: np.ndarray, sign: float, loss: float, total: np.ndarray, weighted: np.ndarray, counts: np.ndarray
+) -> None:
+    """Add an example to the sums, or with a sign of -1 take it away.
+
+    In three loops: of many arrays in one the compiler cannot tell whether they overlap, and then it takes one number
+    at a time.
+    """
+    square = 0.0
+    for j in range(len(x)):
+        square += np.float64(x[j]) * np.float64(x[j])
+    for j in range(len(x)):
+        total[j] += sign * x[j]
+    for j in range(len(x)):
+        weighted[j] += sign * loss * x[j]
+    counts[0] += sign
+    counts[1] += sign * loss
+    counts[2] += sign * square
+    counts[3] += sign * loss * square
+
+
+@_part
+def _sixteen(rows: np.ndarray, places: np.ndarray, k: int, last: int, q: np.ndarray, out: np.ndarray) -> None:
+    """Dot products of a query and sixteen rows, or as many as there are to the last."""
+    x0, x1 = rows[places[k]], rows[places[min(k + 1, last)]]
+    x2, x3 = rows[places[min(k + 2, last)]], rows[places[min(k + 3, last)]]
+    x4, x5 = rows[places[min(k + 4, last)]], rows[places[min(k + 5, last)]]
+    x6, x7 = rows[places[min(k + 6, last)]], rows[places[min(k + 7, last)]]
+    x8, x9 = rows[places[min(k + 8, last)]], rows[places[min(k + 9, last)]]
+    xa, xb = rows[places[min(k + 10, last)]], rows[places[min(k + 11, last)]]
+    xc, xd = rows[places[min(k + 12, last)]], rows[places[min(k + 13, last)]]
+    xe, xf = rows[places[min(k + 14, last)]], rows[places[min(k + 15, last)]]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = sa = sb = sc = sd = se = sf = rows.dtype.type(0)
     for j in range(len(q)):
         s0 += x0[j] * q[j]
@@ -335,76 +288,56 @@ def _sixteen(rows: np.ndarray, near: np.ndarray, k: int, last: int, q: np.ndarra
 
 
 @_part
-def _gather(
-    rows: np.ndarray,
-    losses: np.ndarray,
-    offset: float,
-    reached: np.ndarray,
-    n_reached: int,
-    total: np.ndarray,
-    weighted: np.ndarray,
-) -> None:
-    """Add the rows that are reached, and the same times their losses, four at a time.
-
-    In two loops, and so below: of many arrays in one the compiler cannot tell whether they overlap, and then it takes
-    one number at a time.
-    """
-    whole, shift = n_reached - n_reached % 4, rows.dtype.type(offset)
-    for k in range(0, whole, 4):
-        r0, r1, r2, r3 = reached[k], reached[k + 1], reached[k + 2], reached[k + 3]
-        x0, x1, x2, x3 = rows[r0], rows[r1], rows[r2], rows[r3]
-        l0, l1, l2, l3 = losses[r0] - shift, losses[r1] - shift, losses[r2] - shift, losses[r3] - shift
-        for j in range(len(total)):
-            total[j] += (x0[j] + x1[j]) + (x2[j] + x3[j])
-        for j in range(len(total)):
-            weighted[j] += (l0 * x0[j] + l1 * x1[j]) + (l2 * x2[j] + l3 * x3[j])
-    for k in range(whole, n_reached):
-        x0, l0 = rows[reached[k]], losses[reached[k]] - shift
-        for j in range(len(total)):
-            total[j] += x0[j]
-            weighted[j] += l0 * x0[j]
-
-
-@_part
 def _move(state: State, lane: int, step: int, patience: int) -> None:
     """One step of Adam, uphill; a spotlight without weight goes back and stays."""
-    numbers, d = state.numbers[lane], state.x.shape[1]
-    sums, counts = state.sums[0, lane], state.counts[0, lane]
-    for section in range(1, len(state.counts)):
-        for j in range(2 * d):
-            sums[j] += state.sums[section, lane, j]
-        for j in range(4):
-            counts[j] += state.counts[section, lane, j]
-    total, mass, n_reached, sum_of_losses = counts
-    is_alive = total > EMPTY  # false also for NaN
+    numbers, here, d = state.numbers[lane], state.here[lane], state.x.shape[1]
+    _change(state, lane)
+    sums, weighted, (number, losses, squares, products) = state.sums[lane, 0], state.sums[lane, 1], state.counts[lane]
+    along = along_weighted = 0.0  # sum of x mu, and of l x mu
+    for j in range(d):
+        along += here[j] * sums[j]
+        along_weighted += here[j] * weighted[j]
+    precision, constant = numbers[PRECISION], numbers[CONSTANT]
+    total = number * constant + precision * (2 * along - squares)  # K
+    mass = losses * constant + precision * (2 * along_weighted - products)  # A
+    is_alive = number > 0 and total > EMPTY  # false also for NaN
     if not is_alive:
         total, mass = EMPTY, 0.0
-    mean_loss = mass / total  # A / K
+    mean_loss = mass / total
     short = max(state.reach[step, lane] - total, 0.0)
     push = short * state.stiffness[step, lane]  # c
     objective = mean_loss - 0.5 * short * push
     numbers[TOTAL], state.history[step, lane] = total, objective
-    if not is_alive:
-        numbers[PATH] += _length(state, lane)
-        state.here[lane] = state.before[lane]
+    if is_alive:
+        _halve_rate(numbers, step, objective, patience)
+        level = mean_loss - push * total  # A / K - c K: an example pulls by how far its loss lies above
+        pull = losses - level * number  # sum K g
+        gradient, factor = state.gradient[lane], 2 * precision / total
+        for j in range(d):
+            gradient[j] = factor * (weighted[j] - level * sums[j] - here[j] * pull)
+        gradient[d] = push * total - pull / total
+        correction = math.sqrt(1 - BETA_SQUARE ** (step + 1))
+        length = here.dtype.type(numbers[RATE] * correction / (1 - BETA_MEAN ** (step + 1)))
+        epsilon = here.dtype.type(EPSILON * correction)
+        _adam(here, state.before[lane], gradient, state.mean[lane], state.square[lane], length, epsilon)
+        numbers[CLOCK] += _length(state, lane)
+    else:
+        numbers[CLOCK] += _length(state, lane)
+        here[:] = state.before[lane]
         numbers[RATE] = 0
-        _aim(state, lane)
-        return
-    _halve_rate(numbers, step, objective, patience)
-    level = mean_loss - push * total  # A / K - c K: an example pulls by how far its loss lies above
-    drift, numbers[OFFSET] = level - numbers[OFFSET], level
-    pull = sum_of_losses - drift * n_reached  # sum K g
-    real = state.x.dtype.type
-    factor, drift_, pull_ = real(2 * numbers[PRECISION] / total), real(drift), real(pull)
-    correction = math.sqrt(1 - BETA_SQUARE ** (step + 1))
-    length = real(numbers[RATE] * correction / (1 - BETA_MEAN ** (step + 1)))
-    here, gradient = state.here[lane], state.gradient[lane]
-    for j in range(d):
-        gradient[j] = factor * (sums[d + j] - drift_ * sums[j] - here[j] * pull_)
-    gradient[d] = push * total - pull / total
-    _adam(here, state.before[lane], gradient, state.mean[lane], state.square[lane], length, real(EPSILON * correction))
-    numbers[PATH] += _length(state, lane)
     _aim(state, lane)
+
+
+@_part
+def _change(state: State, lane: int) -> None:
+    """Bring the sums up to date."""
+    for section in range(len(state.n_changes)):
+        if state.n_changes[section, lane] > 0:
+            state.n_changes[section, lane] = 0
+            state.sums[lane] += state.sum_changes[section, lane]
+            state.counts[lane] += state.count_changes[section, lane]
+            state.sum_changes[section, lane] = 0
+            state.count_changes[section, lane] = 0
 
 
 @_part
@@ -450,16 +383,19 @@ def _halve_rate(numbers: np.ndarray, step: int, objective: float, patience: int)
 
 @_part
 def _aim(state: State, lane: int) -> None:
-    """What a pass needs of the position: 2 tau mu, tau, 1 - tau |mu|^2, and which bounds are too far."""
+    """What a pass needs of the position: see the columns of `numbers`."""
     here, numbers, d = state.here[lane], state.numbers[lane], state.x.shape[1]
     precision = math.exp(here[d])
     norm = 0.0
     for j in range(d):
         norm += here[j] * here[j]
         state.query[lane, j] = 2 * precision * here[j]
+    radius = math.sqrt(1 / precision)
+    error = state.rounding * (1 + 2 * precision * (state.longest + norm))
     numbers[PRECISION], numbers[CONSTANT] = precision, 1 - precision * norm
-    numbers[ERROR] = state.rounding * (1 + 2 * precision * (state.longest + norm))
-    numbers[LIMIT] = math.sqrt((1 + numbers[ERROR]) / precision) + numbers[PATH]
+    numbers[CLOCK] += abs(radius - numbers[RADIUS])
+    numbers[RADIUS], numbers[ERROR] = radius, error
+    numbers[LIMIT] = numbers[CLOCK] + radius * error if error < 1 else np.inf  # inf: no distance can be relied on
 
 
 def _atomic_add(_context: Any, array: Any, index: Any, value: Any) -> Any:

@@ -12,13 +12,10 @@ from methods import spotlight_kernel as kernel
 from methods.spotlight_barrier import Barrier
 from methods.spotlight_rows import Rows
 
-SECTIONS = 16  # at least, of the rows, where there are enough: more threads than that find nothing to do
-LONGEST = 64  # blocks of a section at most, so that sums in single precision stay short
-TEAM = 4  # spotlights that a thread of its own is worth: the kernel multiplies four at once
+SECTIONS = 16  # of the rows, where there are enough: more threads than that find nothing to do
+SHORTEST = 24  # blocks of a section, for a few rows of each are soon multiplied
 SETTLING = 2  # steps without moving at the end: the last one that moved may have emptied a spotlight
-WORTH_A_THREAD = (
-    200_000  # numbers that a step multiplies: with fewer, threads wait longer for each other than they work
-)
+WORTH_A_TEAM = 5_000_000  # numbers in the embeddings: with fewer, threads wait longer for each other than they work
 
 
 class ThreadedChunk:
@@ -50,14 +47,15 @@ class ThreadedChunk:
         patience: int,
     ) -> None:
         self.patience, self.steps, b = patience, len(barrier.reach), len(losses)
-        n_threads = torch.get_num_threads() if b * rows.values.numel() >= WORTH_A_THREAD else 1
-        n_teams = n_threads if b >= TEAM * n_threads else 1
+        n_threads = torch.get_num_threads()
+        n_teams = n_threads if b >= n_threads else 1
         position = torch.cat([centers, log_precisions[:, None]], dim=1)
         self.states = [
             _state(rows, losses[team], barrier.of(team), position[team], learning_rate)
             for team in torch.arange(b).chunk(n_teams)
         ]
-        self.team_size = min(n_threads // n_teams, len(self.states[0].counts))
+        is_worth_a_team = n_teams == 1 and rows.values.numel() >= WORTH_A_TEAM
+        self.team_size = min(n_threads, len(self.states[0].n_changes)) if is_worth_a_team else 1
         for state in self.states:
             kernel.prepare(state)
 
@@ -88,27 +86,33 @@ class ThreadedChunk:
 def _state(rows: Rows, losses: Tensor, barrier: Barrier, position: Tensor, learning_rate: float) -> kernel.State:
     x = rows.values.numpy()
     (n, d), b, dtype = x.shape, len(losses), x.dtype
-    span = kernel.BLOCK * max(1, min(LONGEST, n // (kernel.BLOCK * SECTIONS)))
+    n_blocks = -(-n // kernel.BLOCK)
+    span = max(SHORTEST, -(-n_blocks // SECTIONS))
+    n_sections = -(-n_blocks // span)
     here = np.ascontiguousarray(position, dtype=dtype)
     numbers = np.zeros((b, 10))
     numbers[:, kernel.RATE], numbers[:, kernel.BAR] = learning_rate, -np.inf
-    numbers[:, kernel.OFFSET] = losses.mean(dim=1)
     return kernel.State(
         x=np.ascontiguousarray(x),
         shift=np.zeros(d, dtype) if rows.shift is None else rows.shift.numpy(),
         factor=np.zeros(1, dtype) if rows.factor is None else rows.factor.reshape(1).numpy(),
         norms=rows.norms.numpy(),
         losses=np.ascontiguousarray(losses),
-        bounds=np.zeros((b, n), dtype),
         here=here,
         before=here.copy(),
-        gradient=np.zeros_like(here),
         mean=np.zeros_like(here),
         square=np.zeros_like(here),
+        gradient=np.zeros_like(here),
         query=np.zeros((b, d), dtype),
         numbers=numbers,
-        sums=np.zeros((-(-n // span), b, 2 * d), dtype),
-        counts=np.zeros((-(-n // span), b, 4)),
+        is_within=np.zeros((b, n), np.bool_),
+        until=np.full((b, n), -np.inf),
+        soonest=np.full((b, n_blocks), -np.inf),
+        sums=np.zeros((b, 2, d)),
+        counts=np.zeros((b, 4)),
+        sum_changes=np.zeros((n_sections, b, 2, d)),
+        count_changes=np.zeros((n_sections, b, 4)),
+        n_changes=np.zeros((n_sections, b), np.int64),
         reach=_settled(barrier.reach),
         stiffness=_settled(barrier.stiffness),
         history=np.zeros((len(barrier.reach) + SETTLING, b)),

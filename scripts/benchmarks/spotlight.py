@@ -35,12 +35,10 @@ def section() -> Section:
         rows,
         [
             "The floor of one spotlight is reading all embeddings once a step, at the rate at which this machine sums "
-            "them up; that of many is two matrix products a step at torch's rate for these shapes. The kernel reads "
-            "examples in blocks, uses a block for distances and gradients while it is in the cache, leaves out of the "
-            "gradient what a spotlight does not reach, and does not read again, bit for bit with the same result, what "
-            "it cannot have come to reach since (the triangle inequality): so it can stay below both floors.",
-            "How much that spares depends on the data: nothing while a spotlight reaches everything, as it does at "
-            "first, and nothing where all distances are alike.",
+            "them up; that of many is two matrix products a step at torch's rate for these shapes. The kernel stays "
+            "below both, for it keeps the sums over the examples within reach and looks, by the triangle inequality, "
+            "only at those that may have come or gone: the same steps as those of two products, but for rounding. How "
+            "many these are depends on the data and on how far a step goes.",
         ],
     )
 
@@ -62,7 +60,7 @@ def _one(n: int) -> Row:
         note += f"; the peer ran {steps} of the {STEPS:,} steps: both are shown as seconds for {steps}"
         ours, floor = ours.scaled(steps / STEPS), floor * steps / STEPS
     work = f"one spotlight, N = {n:,}" + (f", {steps} steps" if short else "")
-    note += f"; {ours.seconds / steps * 1e3:.3f} ms a step, which reads {_read(rows, losses, size):.0%} of the examples"
+    note += f"; {ours.seconds / steps * 1e3:.3f} ms a step, which looks at {_looked(rows, losses, size):.1%} of the examples"
     return Row(work, ours, "autograd", peers, floor, "1.5 times the floor", ours.seconds <= 1.5 * floor, note)
 
 
@@ -131,15 +129,16 @@ def _climb(rows: Rows, losses: Tensor, sizes: list[int], steps: int) -> list[flo
     return ascend(rows, losses, torch.tensor(sizes, **kind), penalties, *start, steps=steps).objectives.tolist()
 
 
-def _read(rows: Rows, losses: Tensor, size: int) -> float:
-    """The share of examples that may be within reach, at every fiftieth step."""
+def _looked(rows: Rows, losses: Tensor, size: int) -> float:
+    """The share of examples that may have come within reach or left it, at every tenth step."""
     (center, log_precision), shares = covering(rows), []
     ones, widths = torch.ones(1), torch.tensor([len(rows) - size])
     barrier = Barrier.shrinking(size * ones, losses.amax(dim=1) - losses.amin(dim=1), widths, STEPS)
     chunk = ThreadedChunk(rows, losses, barrier, center[None], log_precision[None], 1e-2, 10)
-    for step in range(0, STEPS, 50):
-        chunk.climb(step, step + 50)
-        shares.append((chunk.states[0].bounds <= chunk.states[0].numbers[:, LIMIT]).mean())
+    (state,) = chunk.states
+    for step in range(0, STEPS, 10):
+        shares.append((state.until <= state.numbers[:, LIMIT]).mean())
+        chunk.climb(step, step + 10)
     return float(np.mean(shares))
 
 

@@ -12,7 +12,7 @@ from methods import spotlight_start, spotlight_threads
 from methods.progress import listening
 from methods.spotlight_ascent import LANES, ascend, weigh
 from methods.spotlight_barrier import Barrier
-from methods.spotlight_kernel import LIMIT
+from methods.spotlight_kernel import LIMIT, prepare
 from methods.spotlight_products import ProductChunk
 from methods.spotlight_rows import Rows
 from methods.spotlight_start import EmbeddingMap, covering, precisions_of_size, worst_balls
@@ -106,21 +106,24 @@ def test_the_released_optimiser_is_reproduced(run):
         pytest.skip(f"no stored runs of the released optimiser at {path}: set SLICEBENCH_DATA to the data pack")
     golden = np.load(path)
     size, penalty, steps = PAPER_RUNS[run]
-    # in double precision: in single, a jitter of one part in a million can cost what it reaches five percent
     embeddings, losses = torch.from_numpy(golden["embeddings"]).double(), torch.from_numpy(golden["losses"]).double()
-    mean, one = embeddings.mean(dim=0), torch.ones(1, dtype=torch.float64)
-    x = embeddings - mean
+    mean = embeddings.mean(dim=0)
+    # where one run ends is a matter of rounding, though most end alike: one in a hundred falls short by two percent
+    jitter = torch.randn(15, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    jitter[0], one = 0, torch.ones(15, dtype=torch.float64)
     for index in (0, 1):
-        start = {"centers": -mean[None], "log_precisions": math.log(1e-4) * one}
-        end = ascend(Rows(x), losses[None], size * one, penalty * one, **start, steps=steps)
-        weights, expected = weigh(Rows(x), end.centers, end.log_precisions.exp())[0], golden[f"{run}{index}_k"]
-        history = golden[f"{run}{index}_objective"]
-        ours, theirs = set(weights.topk(size).indices.tolist()), set(np.argsort(-expected)[:size].tolist())
-        assert end.history[-1, 0].item() >= 0.98 * history[-1]
-        assert len(ours & theirs) >= 0.9 * len(ours | theirs)
+        start = {"centers": -mean * (1 + 1e-12 * jitter), "log_precisions": math.log(1e-4) * one}
+        end = ascend(Rows(embeddings - mean), losses.expand(15, -1), size * one, penalty * one, **start, steps=steps)
+        expected, history = golden[f"{run}{index}_k"], golden[f"{run}{index}_objective"]
+        weights = weigh(Rows(embeddings - mean), end.centers, end.log_precisions.exp())
+        theirs = set(np.argsort(-expected)[:size].tolist())
+        agreement = [len(theirs & ours) / len(theirs | ours) for ours in map(set, weights.topk(size).indices.tolist())]
+        assert end.history[-1].median() >= 0.995 * history[-1]
+        assert np.median(agreement) >= 0.95
+        assert min(agreement) >= 0.85
         if index == 0:  # the same steps, until rounding has grown
             np.testing.assert_allclose(end.history[:400, 0], history[:400], atol=1e-5)
-        losses = losses * (1 - weights / weights.max())
+        losses = losses * (1 - torch.from_numpy(expected / expected.max()))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -168,24 +171,29 @@ def test_examples_that_are_passed_over_were_out_of_reach(n, d, b, scale, learnin
     passing, looking = (ThreadedChunk(*start, learning_rate, 10) for _ in range(2))
     looking.states = [state._replace(rounding=1e9) for state in looking.states]  # then no distance can be relied on
     for chunk in (passing, looking):
+        for state in chunk.states:
+            prepare(state)
         chunk.climb(0, steps)
     for ours, all_ in zip(passing.states, looking.states, strict=True):
-        for name in ("history", "here", "sums", "counts"):
+        assert (all_.numbers[:, LIMIT] == np.inf).all()
+        for name in ("is_within", "history", "here", "sums", "counts"):
             np.testing.assert_array_equal(getattr(ours, name), getattr(all_, name))
 
 
-def test_most_examples_are_passed_over_once_a_spotlight_is_small():
+def test_most_examples_are_passed_over_once_a_spotlight_is_slow():
     batch = problem(n=2000, d=10)
     start = batch["rows"], batch["losses"], Barrier.shrinking(batch["sizes"] / 5, batch["penalties"], 500 * ONE, 1000)
     chunk = ThreadedChunk(*start, batch["centers"], batch["log_precisions"], 1e-2, 10)
     chunk.climb(0, 1000)
     (state,) = chunk.states
-    is_passed = state.bounds > state.numbers[:, LIMIT, None]
-    weights = weigh(
-        batch["rows"], *(torch.from_numpy(part) for part in (state.here[:, :-1], np.exp(state.here[:, -1])))
-    )
-    assert is_passed.mean() > 0.5
-    assert not weights.numpy()[is_passed].any()
+    position = torch.from_numpy(state.here[:, :-1]), torch.from_numpy(np.exp(state.here[:, -1]))
+    is_within = weigh(batch["rows"], *position).numpy() > 0
+    is_passed = state.until > state.numbers[:, LIMIT, None]
+    assert is_passed.mean() > 0.9
+    assert 10 < is_within.sum() < 1000
+    assert (is_within == state.is_within)[is_passed].all()
+    sums = np.stack([(is_within * factor) @ batch["rows"].values.numpy() for factor in (1, batch["losses"].numpy())], 1)
+    np.testing.assert_allclose(state.sums, sums, atol=1e-3)
 
 
 @pytest.mark.parametrize("d", [3, 20])
@@ -206,9 +214,9 @@ def test_matrix_products_and_the_kernel_take_the_same_steps(d):
     torch.testing.assert_close(objectives, expected, rtol=0.01, atol=0)
 
 
-@pytest.mark.parametrize(("n", "b"), [(1, 1), (63, 2), (130, 5), (2100, 1), (5000, 3), (70, 40)])
+@pytest.mark.parametrize(("n", "b"), [(1, 1), (63, 2), (130, 5), (2100, 1), (9000, 1), (5000, 3), (70, 40)])
 def test_the_number_of_threads_changes_nothing(n, b, monkeypatch):
-    monkeypatch.setattr(spotlight_threads, "WORTH_A_THREAD", 0)
+    monkeypatch.setattr(spotlight_threads, "WORTH_A_TEAM", 0)
     batch, ends = problem(n=n, d=7, b=b), []
     for n_threads in (1, 2, 3, 8):
         torch.set_num_threads(n_threads)
