@@ -113,7 +113,7 @@ class Spotlight:
     [False, False, False, False, True, True]
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     n_slices: int = field(default=5, metadata={"min": 1})
     size: int = field(default=50, metadata={"min": 1})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from methods import spotlight_kernel as kernel
+from methods.progress import progress
 from methods.spotlight_barrier import Barrier
 from methods.spotlight_rows import Rows
 
@@ -56,6 +57,9 @@ class ThreadedChunk:
         ]
         is_worth_a_team = n_teams == 1 and rows.values.numel() >= WORTH_A_TEAM
         self.team_size = min(n_threads, len(self.states[0].n_changes)) if is_worth_a_team else 1
+        if not kernel.climb.signatures:  # 15 seconds on the first call after installation, else one to read it
+            for _ in progress(range(1), "compiling Spotlight's steps", 1):
+                kernel.climb(self.states[0], 0, 0, patience, 0, 1)
         for state in self.states:
             kernel.prepare(state)
 

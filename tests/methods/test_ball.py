@@ -137,7 +137,7 @@ def test_progress_is_told():
     told = []
     with listening(lambda *each: told.append(each)):
         Ball(size=5).fit(random_outputs(n=300))
-    assert told == [("blocks of balls", 1, 2), ("blocks of balls", 2, 2)]
+    assert told == [("blocks of balls", 0, 2), ("blocks of balls", 1, 2), ("blocks of balls", 2, 2)]
 
 
 def test_a_ball_larger_than_the_split_is_refused():
