@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.box import SIMPLE_HEAD
@@ -60,22 +61,35 @@ def _stages(settings: Settings, dataset: Dataset) -> list[Step]:
         for output, at in forward_entries(settings, dataset, model, split).items():
             size = dataset.split(split).n_examples * columns[output] * 4
             steps.append(_step(f"infer {split} {output.name}", at, size))
+    embedding = _embedding(settings)
+    if hasattr(embedding, "kept"):
+        kept = embedding.kept(settings, dataset, model, _embedded_splits(settings))
+        steps += [_step(stage, entry, size) for stage, (entry, size) in kept.items()]
     return steps
 
 
 def _forecast(settings: Settings, dataset: Dataset) -> None:
     """Print what an embedding that takes long will take, measured on some examples with the weights before training."""
-    embedding = settings.explainer or settings.embedding.instance
+    embedding = _embedding(settings)
     if not hasattr(embedding, "forecast"):
         return
     model = build_model(settings, dataset)
     check_embedding(settings, dataset, model)
-    more = [] if settings.explainer is None else [settings.evaluation.opponents_from]
     say("measuring the embedding on a few examples, which may take some seconds")
     with threads(settings.compute):
-        found = embedding.forecast(settings, dataset, model, dict.fromkeys([*evaluated_splits(settings), *more]))
+        found = embedding.forecast(settings, dataset, model, _embedded_splits(settings))
     if found is not None:
         printer().print(found.text(), soft_wrap=True)
+
+
+def _embedding(settings: Settings) -> Any:
+    """The one that takes long, which what explains slices may be beside that of the method."""
+    return settings.explainer or settings.embedding.instance
+
+
+def _embedded_splits(settings: Settings) -> list[str]:
+    more = [] if settings.explainer is None else [settings.evaluation.opponents_from]
+    return list(dict.fromkeys([*evaluated_splits(settings), *more]))
 
 
 def _columns(settings: Settings, model: ModelUnderAudit, split: Split) -> dict[Layer, int]:

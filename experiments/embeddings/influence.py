@@ -33,6 +33,7 @@ from methods.influence_hessian import HessianFactors, bytes_needed, check_memory
 from methods.influence_linear import LinearInfluence
 from methods.progress import progress
 
+FLOAT = 4  # bytes
 LOWEST = -80.0  # of logits that are the logarithm of a probability: float32 knows none below -87
 NOT_LINEAR = 1e-3  # relative error of logits as a linear map of the final hidden layer
 
@@ -108,6 +109,12 @@ class Influence:
     ) -> Forecast | None:
         """What embeddings of these splits will take; None where nothing is left to compute that takes long."""
         return forecast_of(Work(self, settings, dataset, model), list(names))
+
+    def kept(
+        self, settings: Settings, dataset: Dataset, model: ModelUnderAudit, names: Iterable[str]
+    ) -> dict[str, tuple[Entry, int]]:
+        """What embeddings of these splits leave in the cache, and how many bytes these are at most."""
+        return Work(self, settings, dataset, model).kept(names)
 
 
 class End(NamedTuple):
@@ -249,6 +256,25 @@ class Work:
         remedy = "choose fewer embedding.layers or a smaller embedding.krylov_dim"
         numbers = (self.influence.krylov_dim, self.influence.rank, precision, precision)
         check_memory(n_parameters, *numbers, free_bytes(self.device), remedy)
+
+    def kept(self, names: Iterable[str]) -> dict[str, tuple[Entry, int]]:
+        """Entries and their bytes, by stage; none where outputs were stored: how wide these are only reading would tell."""
+        split, rank = self.dataset.split(self.influence.hessian_split), min(self.numbers.values())
+        if not self.in_closed_form:
+            with self.module() as (module, layers):
+                n_parameters = LayerGradients(module, layers).n_parameters
+        elif isinstance(split.examples, Stored):
+            return {}
+        else:
+            features, logits = self.hidden(self.influence.hessian_split, self.rows[:1])
+            n_parameters = logits.shape[1] * (features.shape[1] + 1)
+        found = {"factor the Hessian": (self.factors_entry, n_parameters * rank * FLOAT)}
+        if not self.in_closed_form:
+            row = len(self.dataset.class_names) * rank * FLOAT
+            found |= {
+                f"project {name}": (self.table_entry(name), self.dataset.split(name).n_examples * row) for name in names
+            }
+        return found
 
     def _write_table(self, name: str, folder: Path) -> None:
         """Write the table block by block: (n, c, D) may be larger than memory."""

@@ -40,6 +40,16 @@ def test_what_is_cached_is_not_foreseen(slicebench):
     assert "factoring" not in slicebench("run", "--dry-run", "method=infembed", *QUICK).stdout
 
 
+@pytest.mark.parametrize("embedding", [["embedding=influence"], QUICK])
+def test_a_dry_run_counts_what_embeddings_leave_on_disk(own_cache, slicebench, embedding):
+    said = slicebench("run", "--dry-run", "method=random", *embedding).stdout
+    needed = float(re.search(r"disk needed in .*: ([\d.]+) MB", said)[1])
+    assert ("project test" in said) == (embedding == QUICK)
+    assert slicebench("run", "method=random", *embedding).exit_code == 0
+    written = sum(path.stat().st_size for path in own_cache.rglob("*") if path.is_file()) / 1e6
+    assert 0.8 * needed < written < 1.2 * needed + 0.1
+
+
 @pytest.mark.parametrize("dry_run", [["--dry-run"], []])
 def test_factors_that_do_not_fit_are_refused_before_anything_is_computed(own_cache, slicebench, monkeypatch, dry_run):
     monkeypatch.setattr(training, "_one_epoch", lambda *_: pytest.fail("trained"))

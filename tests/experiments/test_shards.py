@@ -144,3 +144,50 @@ def test_a_killed_inference_goes_on_with_the_shards_that_are_missing(own_cache, 
     found = infer(settings, dataset, model)
     assert computed == bounds(dataset.split("test").n_examples, 32, 4)[1:]
     same(found, infer(settings_of(overrides[1], f"paths.cache={tmp_path}/whole"), dataset, model))
+
+
+SHARING = """
+import sys, time
+from pathlib import Path
+from experiments import inference
+from experiments.loading import load_dataset
+from experiments.settings import settings_of
+from experiments.training import train_or_load
+
+number, *overrides = sys.argv[1:]
+passed = inference._passed
+
+def slow(*given):
+    print(given[4].start, given[4].stop)
+    for blocks in passed(*given):
+        yield blocks
+        time.sleep(0.1)
+
+inference._passed = slow
+settings = settings_of(overrides)
+dataset = load_dataset(settings)
+model = train_or_load(settings, dataset)
+Path(f"ready-{number}").touch()
+while len(list(Path().glob("ready-*"))) < 2:
+    time.sleep(0.01)
+inference.infer(settings, dataset, model)
+"""
+
+
+def test_two_processes_at_once_share_the_shards_between_them(own_cache, settings_of, tmp_path):
+    overrides = ["tracking=none", "compute.batch_size=32", "inference.shards=8"]
+    settings = settings_of(*overrides[1:])
+    dataset = load_dataset(settings)
+    model = train_or_load(settings, dataset)
+    command = [sys.executable, "-c", SHARING]
+    both = [subprocess.Popen([*command, str(i), *overrides], stdout=subprocess.PIPE, text=True) for i in range(2)]
+    printed = [process.communicate(timeout=120)[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(printed), "one did everything"
+    ranges = [f"{rows.start} {rows.stop}" for rows in bounds(dataset.split("test").n_examples, 32, 8)]
+    assert sorted(printed[0] + printed[1]) == sorted(ranges), "a shard was computed twice, or not at all"
+    assert not shards_left(settings.paths.cache)
+    same(
+        infer(settings, dataset, model),
+        infer(settings_of(overrides[1], f"paths.cache={tmp_path}/whole"), dataset, model),
+    )

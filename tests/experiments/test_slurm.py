@@ -318,6 +318,7 @@ def test_whatever_happens_to_its_jobs_a_sweep_started_again_ends_as_one_left_alo
 
 TRACED = """
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -326,7 +327,11 @@ from experiments.models.small_cnn import SmallCNN
 
 def trace(module, _):
     if not module.training and "SLURM_ARRAY_TASK_ID" in os.environ:
-        Path("inferred-" + os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]).touch()
+        task = os.environ["SLURM_ARRAY_TASK_ID"]
+        Path("inferred-" + os.environ["SLURM_ARRAY_JOB_ID"] + "_" + task).touch()
+        if task == "2" and Path("dies").exists():
+            Path("dies").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -339,8 +344,11 @@ class TracedCNN(SmallCNN):
 
 
 @pytest.mark.slurm
-def test_an_array_of_jobs_infers_for_all_runs_of_a_sweep(cluster, workspace, own_cache):
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_array_of_jobs_infers_for_all_runs_of_a_sweep(cluster, workspace, own_cache, dies):
     (workspace / "traced.py").write_text(TRACED)
+    if dies:  # one of the jobs, over its shard
+        (workspace / "dies").touch()
     model = ["--import-path", ".", "model=custom", "model._target_=traced.TracedCNN", "+model.training.epochs=1"]
     sweep = [*model, "method=random,highest_loss", "compute.batch_size=32", *PLAIN]
     environment = {**cluster, "SLICEBENCH_CACHE": str(own_cache)}
@@ -348,8 +356,10 @@ def test_an_array_of_jobs_infers_for_all_runs_of_a_sweep(cluster, workspace, own
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("inference first: 4 jobs, a shard each") == 1
     tasks = sorted(path.name.removeprefix("inferred-").split("_") for path in Path().glob("inferred-*"))
-    assert len({array for array, _ in tasks}) == 1, "a run inferred too"
-    assert [task for _, task in tasks] == ["0", "1", "2", "3"]
+    first = [task for array, task in tasks if array == tasks[0][0]]
+    assert first == ["0", "1", "2", "3"]
+    assert (len(tasks) > len(first)) == dies, "a run infers what a job left undone, and nothing else"
+    assert not Path("dies").exists()
     alone = run(environment, *sweep, "paths.results=alone", "paths.cache=alone/cache")
     assert alone.returncode == 0, alone.stderr
     pd.testing.assert_frame_equal(scores(Path("outputs")), scores(Path("alone")), check_exact=True)
