@@ -258,7 +258,7 @@ class Work:
         check_memory(n_parameters, *numbers, free_bytes(self.device), remedy)
 
     def kept(self, names: Iterable[str]) -> dict[str, tuple[Entry, int]]:
-        """Entries and their bytes, by stage; none where outputs were stored: how wide these are only reading would tell."""
+        """Entries and their bytes, by stage; none where outputs were stored: how wide these are, reading would tell."""
         split, rank = self.dataset.split(self.influence.hessian_split), min(self.numbers.values())
         if not self.in_closed_form:
             with self.module() as (module, layers):

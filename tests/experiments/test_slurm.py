@@ -355,9 +355,10 @@ def test_an_array_of_jobs_infers_for_all_runs_of_a_sweep(cluster, workspace, own
     done = run(environment, *sweep, *LAUNCHER, "inference.shards=4")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("inference first: 4 jobs, a shard each") == 1
-    tasks = sorted(path.name.removeprefix("inferred-").split("_") for path in Path().glob("inferred-*"))
+    names = [path.name.removeprefix("inferred-").split("_") for path in Path().glob("inferred-*")]
+    tasks = sorted((int(array), int(task)) for array, task in names)
     first = [task for array, task in tasks if array == tasks[0][0]]
-    assert first == ["0", "1", "2", "3"]
+    assert first == [0, 1, 2, 3]
     assert (len(tasks) > len(first)) == dies, "a run infers what a job left undone, and nothing else"
     assert not Path("dies").exists()
     alone = run(environment, *sweep, "paths.results=alone", "paths.cache=alone/cache")
