@@ -16,7 +16,7 @@ from methods.spotlight_rows import Rows
 SECTIONS = 16  # of the rows, where there are enough: more threads than that find nothing to do
 SHORTEST = 24  # blocks of a section, for a few rows of each are soon multiplied
 SETTLING = 2  # steps without moving at the end: the last one that moved may have emptied a spotlight
-WORTH_A_TEAM = 5_000_000  # numbers in the embeddings: with fewer, threads wait longer for each other than they work
+WORTH_A_TEAM = 8_000_000  # numbers in the embeddings: with fewer, threads wait longer for each other than they work
 
 
 class ThreadedChunk:

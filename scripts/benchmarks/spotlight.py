@@ -27,7 +27,7 @@ N_RELABELLINGS, N_SHOWN, SIZES = 600, 16, tuple(range(10, 101, 10))
 def section() -> Section:
     """The rows on the CPU, and on a GPU where there is one."""
     torch.set_num_threads(THREADS)
-    rows = [_one(10_000), _one(50_000), _many()]
+    rows = [_one(10_000), _one(50_000), _alike(10_000), _many()]
     rows += [_on_gpu(n, limit) for n, limit in ((10_000, 0.5), (50_000, 1.0))]
     return Section(
         f"Embeddings of {DIMENSIONS} dimensions in {N_CLASSES} groups, drawn at random; {STEPS:,} steps in float32 "
@@ -63,6 +63,16 @@ def _one(n: int) -> Row:
     looked = _looked(rows, losses, size)
     note += f"; {ours.seconds / steps * 1e3:.3f} ms a step, which looks at {looked:.1%} of the examples"
     return Row(work, ours, "autograd", peers, floor, "1.5 times the floor", ours.seconds <= 1.5 * floor, note)
+
+
+def _alike(n: int) -> Row:
+    """What the triangle inequality has least to say of: no groups, and each example about as far as any other."""
+    generator = torch.Generator().manual_seed(0)
+    x, losses = torch.randn(n, DIMENSIONS, generator=generator), torch.rand(1, n, generator=generator)
+    rows = EmbeddingMap.learned(x, normalise=True, n_components=None).rows(x)
+    ours = measured(lambda: _climb(rows, losses, [n // 50], STEPS), runs=3)
+    note = f"looks at {_looked(rows, losses, n // 50):.1%} of the examples in a step"
+    return Row(f"one spotlight, N = {n:,}, of noise", ours, floor=_reading(rows.values) * STEPS, note=note)
 
 
 def _many() -> Row:
