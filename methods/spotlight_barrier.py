@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,8 +49,10 @@ class Barrier:
         sizes, penalties, widths = (each.double() for each in (sizes, penalties, widths))
         last = NARROWEST * sizes
         first = torch.maximum(widths, last)
-        done = torch.linspace(0, 1, steps, dtype=torch.float64, device=sizes.device)[:, None]
-        width = first * (last / first) ** done  # (steps, b)
+        done = np.linspace(0, 1, steps)
+        # one spotlight after the other: a power rounds in another way at the end of an array, or of a thread's part
+        each = [start * (end / start) ** done for start, end in zip(first.tolist(), last.tolist(), strict=True)]
+        width = torch.from_numpy(np.stack(each, axis=1)).to(sizes.device)  # (steps, b)
         return cls(sizes + width, 2 * penalties / width.square())
 
     def of(self, spotlights: Tensor) -> Barrier:

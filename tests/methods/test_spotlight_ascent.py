@@ -226,6 +226,18 @@ def test_the_number_of_threads_changes_nothing(n, b, monkeypatch):
         assert torch.equal(end.centers, ends[0].centers)
 
 
+def test_a_barrier_is_the_same_alone_and_among_others_at_any_number_of_threads():
+    sizes, penalties = 100 * torch.rand(13, generator=torch.Generator().manual_seed(0)) + 1, torch.arange(1.0, 14.0)
+    for n_threads in (1, 8):
+        torch.set_num_threads(n_threads)
+        together = Barrier.shrinking(sizes, penalties, 1000 - sizes, steps=5000)
+        for i in range(13):
+            one = slice(i, i + 1)
+            alone = Barrier.shrinking(sizes[one], penalties[one], 1000 - sizes[one], steps=5000)
+            assert torch.equal(alone.reach, together.reach[:, one])
+            assert torch.equal(alone.stiffness, together.stiffness[:, one])
+
+
 def test_rows_that_are_mapped_on_the_way_give_the_same(monkeypatch):
     x = 5 + 3 * problem(n=300, d=9)["rows"].values
     learned = EmbeddingMap.learned(x, normalise=True, n_components=None)
